@@ -1,0 +1,54 @@
+# Two commands do everything on a machine with Python 3.11+ and make: `make serve` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+HOST   ?= 127.0.0.1
+PORT   ?= 8000
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check
+
+# Without a GPU the pinned release is the CPU choice; with one, pip takes the build for the driver's CUDA.
+HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU || echo 0)
+ifeq ($(HAS_GPU),0)
+TORCH ?= torch==2.13.0
+else
+TORCH ?= torch>=2.11
+endif
+
+.PHONY: serve test test-fast lint types bench clean
+
+serve: $(VENV)/.serve
+	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
+
+test: lint types
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+bench: $(VENV)/.serve
+	$(BIN)/genarm bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+# The stamps make a second run take seconds: an install is repeated only when pyproject.toml changed.
+$(VENV)/.torch:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genarm needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet "$(TORCH)"
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.torch pyproject.toml
+	$(PIP) install --quiet --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.serve
+	$(PIP) install --quiet --editable ".[test]"
+	touch $@
