@@ -1,0 +1,141 @@
+"""LoRA adapters on a shared backbone: put in place once, switched between forwards.
+
+backbone ──┬── adapter "helpful"     one copy of the backbone's weights in memory,
+           ├── adapter "harmless"    one adapter active at a time,
+           └── none: the backbone itself (a base that its own rewards are adapters of)
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModelForCausalLM, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from safetensors.torch import load_file
+
+from arm_models.loading.checkpoint import Checkpoint, one_line
+
+#: Ways to initialise LoRA that leave the backbone's own weights alone.
+INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+class AdapterSwitch:
+    """The adapters on one backbone and which of them is on. Owned by the thread that runs the forwards."""
+
+    def __init__(self, backbone: torch.nn.Module) -> None:
+        self.backbone = backbone
+        self.active: str | None = None
+        self._peft: Any = None
+        self._layers: list[Any] = []
+
+    def add(self, name: str, checkpoint: Checkpoint) -> None:
+        """Put the adapter of ``checkpoint`` on the backbone under ``name`` and switch it off.
+
+        Raises CheckpointError where its tensors do not fit the backbone or are not all there.
+        """
+        config = lora_config(checkpoint)
+        try:
+            tensors = load_file(checkpoint.weights[0])
+            with _quiet_peft():
+                if self._peft is None:
+                    self._peft = PeftModelForCausalLM(
+                        self.backbone, config, adapter_name=name, autocast_adapter_dtype=False
+                    )
+                else:
+                    self._peft.add_adapter(name, config)
+                result = set_peft_model_state_dict(self._peft, tensors, adapter_name=name)
+        except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+            raise checkpoint.error(
+                f"the adapter does not fit its backbone: {_fitting_line(error)}"
+            ) from error
+        self._check_complete(name, checkpoint, tensors, list(result.unexpected_keys))
+        self._peft.to(self.backbone.dtype).eval().requires_grad_(False)
+        self._layers = [
+            module
+            for module in self.backbone.modules()
+            if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+        ]
+        self.active = name
+        self.activate(None)
+
+    def activate(self, name: str | None) -> None:
+        """Switch to adapter ``name``, or to the bare backbone; nothing is touched when it is on already."""
+        if name == self.active:
+            return
+        if name is None:
+            for layer in self._layers:
+                layer.enable_adapters(False)
+        else:
+            if self.active is None:
+                for layer in self._layers:
+                    layer.enable_adapters(True)
+            self._peft.base_model.set_adapter(name, inference_mode=True)
+        self.active = name
+
+    def _check_complete(
+        self, name: str, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], unexpected: list[str]
+    ) -> None:
+        from peft import get_peft_model_state_dict
+
+        if unexpected:
+            raise checkpoint.error(f"the backbone has no place for the adapter's tensor {unexpected[0]}")
+        with _quiet_peft():
+            expected = get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
+        missing = sorted(set(expected) - set(tensors))
+        if missing:
+            raise checkpoint.error(f"the adapter lacks {len(missing)} tensors, the first {missing[0]}")
+
+
+def lora_config(checkpoint: Checkpoint) -> LoraConfig:
+    """The adapter's settings; raises CheckpointError for kinds that cannot share a backbone."""
+    raw = checkpoint.config
+    kind = raw.get("peft_type")
+    if kind != "LORA":
+        raise checkpoint.error(f"adapters of type {kind} are not supported, only LORA")
+    if raw.get("auto_mapping") and raw.get("task_type") not in (None, "CAUSAL_LM"):
+        raise checkpoint.error(f"an adapter for {raw.get('task_type')}, not for a causal language model")
+    for field_name in ("layer_replication", "alora_invocation_tokens", "megatron_config"):
+        if raw.get(field_name):
+            raise checkpoint.error(f"adapters with {field_name} are not supported")
+    if raw.get("bias", "none") != "none":
+        raise checkpoint.error(f"adapters with bias={raw['bias']!r} change the backbone, which is shared")
+    if raw.get("init_lora_weights", True) not in INITIALISATIONS:
+        raise checkpoint.error(
+            f"adapters initialised by {raw['init_lora_weights']!r} change the backbone, which is shared; "
+            "convert the adapter to plain LoRA"
+        )
+    try:
+        with _quiet_peft():
+            config = LoraConfig.from_pretrained(str(checkpoint.folder))
+    except (TypeError, ValueError, KeyError) as error:
+        raise checkpoint.error(f"adapter_config.json: {one_line(error)}") from error
+    config.inference_mode = True
+    config.task_type = "CAUSAL_LM"
+    return config
+
+
+def backbone_path(checkpoint: Checkpoint) -> str:
+    """The folder or hub id that the adapter names as its backbone."""
+    path = checkpoint.config.get("base_model_name_or_path")
+    if not isinstance(path, str) or not path:
+        raise checkpoint.error("adapter_config.json names no base_model_name_or_path")
+    return path
+
+
+def _fitting_line(error: BaseException) -> str:
+    """The line of a torch size-mismatch report that names a tensor, else the first line."""
+    for line in str(error).splitlines():
+        if "size mismatch" in line:
+            return line.strip()
+    return one_line(error)
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """peft warns of what is checked here by hand, and asks transformers for a property by its old name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,323 @@
+"""The base and its rewards: on their devices, switched to the engine's attention, fitting together."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from arm_models.errors import CheckpointError
+from arm_models.loading.adapter import AdapterSwitch, backbone_path
+from arm_models.loading.architecture import AttentionShape, Unsupported, inspect_config, inspect_model
+from arm_models.loading.checkpoint import Checkpoint, one_line, open_checkpoint
+from arm_models.loading.source import ModelSource, resolve_device, resolve_dtype
+from arm_models.loading.vocabulary import load_tokenizer, shared_vocabulary
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A member in memory, ready for forwards.
+
+    model: a transformers causal LM in eval mode without gradients, its attention switched; shared between
+    the members of one backbone, with their LoRA layers in it. Its logits have exactly ``vocab_size``
+    columns. adapter: what ``activate`` switches on; None = a full model, or the shared backbone without
+    adapters. tokenizer: the member's own, with its own chat template (None where it has none). vocab_size:
+    ids that can be drawn, the same in the whole family. input_size: rows of its embedding; a prompt with an
+    id from here on cannot be read. max_length: tokens a context may have. digest: changes with the files it
+    was loaded from.
+    """
+
+    name: str
+    model: torch.nn.Module
+    adapter: str | None
+    tokenizer: PreTrainedTokenizerBase
+    vocab_size: int
+    input_size: int
+    max_length: int
+    num_layers: int
+    num_kv_heads: int
+    num_heads: int
+    head_dim: int
+    device: torch.device
+    dtype: torch.dtype
+    digest: str
+    switch: AdapterSwitch | None = field(default=None, repr=False)
+
+    def activate(self) -> None:
+        """Make ``model`` compute as this member; call it before every forward. Free where nothing changes."""
+        if self.switch is not None:
+            self.switch.activate(self.adapter)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base and the rewards that may be mixed with it. eos_ids: tokens that end the base's turn."""
+
+    base: LoadedModel
+    rewards: tuple[LoadedModel, ...]
+    eos_ids: frozenset[int]
+
+
+@dataclass
+class _Backbone:
+    """One copy of a full model in memory and the adapters on it."""
+
+    checkpoint: Checkpoint
+    model: Any
+    device: torch.device
+    dtype: torch.dtype
+    switch: AdapterSwitch
+    serves_full_member: bool = False
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A source with what was made of it, before the family's vocabulary is known."""
+
+    source: ModelSource
+    checkpoint: Checkpoint
+    backbone: _Backbone
+    adapter: str | None
+    tokenizer: PreTrainedTokenizerBase
+    shape: AttentionShape
+
+
+def load_family(
+    base: ModelSource,
+    rewards: Sequence[ModelSource],
+    *,
+    attention: str = "sdpa",
+    progress: Progress | None = None,
+) -> Family:
+    """Load a base and its rewards and check that they can be mixed.
+
+    attention: the registered attention function every model is switched to. progress: is told, in one line
+    each, what is being loaded. Adapters of one backbone share one copy of it, with the base too if it is
+    their backbone on the same device in the same dtype. Raises CheckpointError, one line that names the
+    member, for whatever is missing, torn, unsupported or does not fit; ValueError for an attention that is
+    not registered.
+    """
+    if attention not in ("eager", *AttentionInterface().valid_keys()):
+        raise ValueError(f"attention {attention!r} is not registered with transformers")
+    sources = [base, *rewards]
+    _check_names(sources)
+    with _quiet_transformers():
+        members = _Loader(attention, progress or _say_nothing).load(sources)
+    vocab_size = shared_vocabulary(
+        members[0].tokenizer,
+        _head_size(members[0]),
+        [(member.source.name, member.tokenizer, _head_size(member)) for member in members[1:]],
+    )
+    for model in {id(member.backbone): member.backbone.model for member in members}.values():
+        _cut_head(model, vocab_size)
+    loaded = [_finished(member, vocab_size) for member in members]
+    return Family(loaded[0], tuple(loaded[1:]), _eos_ids(members[0], vocab_size))
+
+
+def fingerprint(family: Family) -> str:
+    """``fp_`` and 12 hex digits that change with the models' files, dtypes, devices and the versions."""
+    digest = hashlib.sha256()
+    versions = [torch.__version__, transformers.__version__, metadata.version("genarm")]
+    digest.update("\0".join(versions).encode())
+    for member in (family.base, *family.rewards):
+        digest.update(f"\0{member.name}\0{member.digest}\0{member.dtype}\0{member.device.type}".encode())
+    return f"fp_{digest.hexdigest()[:12]}"
+
+
+class _Loader:
+    """Loads sources one after the other and keeps the backbones that later ones may share."""
+
+    def __init__(self, attention: str, progress: Progress) -> None:
+        self.attention = attention
+        self.progress = progress
+        self.backbones: list[_Backbone] = []
+
+    def load(self, sources: Sequence[ModelSource]) -> list[_Member]:
+        return [self._load(source) for source in sources]
+
+    def _load(self, source: ModelSource) -> _Member:
+        checkpoint = open_checkpoint(source.name, source.path)
+        full = checkpoint
+        if checkpoint.is_adapter:
+            full = open_checkpoint(source.name, backbone_path(checkpoint), relative_to=checkpoint.folder)
+            if full.is_adapter:
+                raise checkpoint.error(f"its backbone {full.folder} is an adapter itself")
+        tokenizer = load_tokenizer(checkpoint, full, source.chat_template)
+        backbone = self._backbone(source, full, shared=checkpoint.is_adapter)
+        adapter = None
+        if checkpoint.is_adapter:
+            adapter = f"adapter_{len(self.backbones)}_{source.name}".replace(".", "_")
+            self.progress(f"loading {source.name}: adapter {checkpoint.folder}")
+            backbone.switch.add(adapter, checkpoint)
+        else:
+            backbone.serves_full_member = True
+        backbone.switch.activate(adapter)
+        try:
+            shape = inspect_model(backbone.model, self.attention)
+        except Unsupported as error:
+            raise checkpoint.error(str(error)) from error
+        backbone.switch.activate(None)
+        self._check_attention(checkpoint, backbone.model)
+        return _Member(source, checkpoint, backbone, adapter, tokenizer, shape)
+
+    def _backbone(self, source: ModelSource, checkpoint: Checkpoint, *, shared: bool) -> _Backbone:
+        """A copy this member may use: an adapter any, a full model one that no other full model has."""
+        device = resolve_device(source)
+        wanted = resolve_dtype(source, device)
+        for backbone in self.backbones:
+            same = backbone.checkpoint.folder == checkpoint.folder and backbone.device == device
+            if same and wanted in (backbone.dtype, None) and (shared or not backbone.serves_full_member):
+                return backbone
+        backbone = self._read(checkpoint, device, wanted)
+        self.backbones.append(backbone)
+        return backbone
+
+    def _read(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> _Backbone:
+        config = _read_config(checkpoint)
+        try:
+            inspect_config(config)
+        except Unsupported as error:
+            raise checkpoint.error(str(error)) from error
+        label = "the checkpoint's dtype" if dtype is None else str(dtype).removeprefix("torch.")
+        self.progress(f"loading {checkpoint.name}: {checkpoint.folder} ({label}, {device})")
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                checkpoint.folder,
+                config=config,
+                dtype=dtype or "auto",
+                attn_implementation=self.attention,
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+            raise checkpoint.error(f"cannot be loaded: {one_line(error)}") from error
+        _check_complete(checkpoint, info)
+        if model.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise checkpoint.error(f"its weights are {model.dtype}; bfloat16, float16 and float32 are read")
+        self._check_attention(checkpoint, model)
+        try:
+            model.to(device).eval().requires_grad_(False)
+        except torch.OutOfMemoryError as error:
+            raise checkpoint.error(f"does not fit into the memory of {device}") from error
+        return _Backbone(checkpoint, model, device, model.dtype, AdapterSwitch(model))
+
+    def _check_attention(self, checkpoint: Checkpoint, model: Any) -> None:
+        # A failed switch only warns and then runs without the engine's cache.
+        if model.config._attn_implementation != self.attention:
+            raise checkpoint.error(f"its attention cannot be switched to {self.attention}")
+
+
+def _read_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """A config object of its own for every copy of a model."""
+    kind = checkpoint.config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        code = " and its folder's own code (auto_map) is never run" if "auto_map" in checkpoint.config else ""
+        raise checkpoint.error(
+            f"transformers {transformers.__version__} does not know the model type {kind!r}{code}"
+        )
+    try:
+        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # a config's validation raises classes of its own, of several libraries
+        raise checkpoint.error(f"config.json: {one_line(error)}") from error
+
+
+def _check_complete(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
+    """Weights left random, or tensors without a place, are a torn or foreign checkpoint."""
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise checkpoint.error(f"{len(missing)} tensors are missing, the first {missing[0]}")
+    unexpected = sorted(info["unexpected_keys"])
+    if unexpected:
+        raise checkpoint.error(f"{len(unexpected)} tensors have no place, the first {unexpected[0]}")
+    if info["mismatched_keys"] or info["error_msgs"]:
+        raise checkpoint.error(f"tensors do not fit: {[*info['mismatched_keys'], *info['error_msgs']][0]}")
+
+
+def _finished(member: _Member, vocab_size: int) -> LoadedModel:
+    backbone, shape = member.backbone, member.shape
+    digest = member.checkpoint.digest
+    if member.adapter is not None:
+        digest += backbone.checkpoint.digest
+    template = str(member.tokenizer.chat_template)
+    return LoadedModel(
+        name=member.source.name,
+        model=backbone.model,
+        adapter=member.adapter,
+        tokenizer=member.tokenizer,
+        vocab_size=vocab_size,
+        input_size=backbone.model.get_input_embeddings().weight.shape[0],
+        max_length=backbone.model.config.max_position_embeddings,
+        num_layers=shape.num_layers,
+        num_kv_heads=shape.num_kv_heads,
+        num_heads=shape.num_heads,
+        head_dim=shape.head_dim,
+        device=backbone.device,
+        dtype=backbone.dtype,
+        digest=hashlib.sha256((digest + template).encode()).hexdigest(),
+        switch=backbone.switch,
+    )
+
+
+def _head_size(member: _Member) -> int:
+    return int(member.backbone.model.get_output_embeddings().weight.shape[0])
+
+
+def _cut_head(model: Any, vocab_size: int) -> None:
+    """Let the head answer with the family's vocabulary only; beyond is padding, or unknown to others."""
+    head = model.get_output_embeddings()
+    if head.weight.shape[0] > vocab_size:
+        head.register_forward_hook(lambda _module, _inputs, logits: logits[..., :vocab_size])
+
+
+def _eos_ids(base: _Member, vocab_size: int) -> frozenset[int]:
+    """What ends the base's turn: its generation config's ids (or its config's) and its tokenizer's eos."""
+    config: GenerationConfig = base.backbone.model.generation_config
+    named = config.eos_token_id
+    ids = set(named) if isinstance(named, list) else {named}
+    ids.add(base.tokenizer.eos_token_id)
+    # An id outside the vocabulary (a config's untouched default) is never drawn and so ends nothing.
+    return frozenset(index for index in ids if isinstance(index, int) and 0 <= index < vocab_size)
+
+
+def _check_names(sources: Sequence[ModelSource]) -> None:
+    names = [source.name for source in sources]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CheckpointError(f"{twice[0]}: two models have this name")
+
+
+def _say_nothing(_line: str) -> None:
+    """The progress of a caller who does not want any."""
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No bars and warnings of transformers' own: what matters in them is an error here."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,55 @@
+"""What a deployment names as a model, before anything is read from disk."""
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from arm_models.errors import CheckpointError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as a deployment names it.
+
+    name: "base" or the reward's name. path: a local folder or a hub id; a full causal LM or a PEFT LoRA
+    adapter. device: cpu | cuda:N. dtype: auto | float32 | bfloat16 | float16 (auto: float32 on a CPU, the
+    checkpoint's own on a GPU). chat_template: path of a Jinja file that replaces the model's own template.
+    """
+
+    name: str
+    path: str
+    device: str = "cpu"
+    dtype: str = "auto"
+    chat_template: str | None = None
+
+
+def available_devices() -> list[str]:
+    """``cpu`` and every GPU torch can use here, as they are named in a source."""
+    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+
+
+def resolve_device(source: ModelSource) -> torch.device:
+    """The device of ``source`` (``cuda``: the first GPU). Raises CheckpointError if it is not there."""
+    if source.device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", source.device):
+        raise CheckpointError(f"{source.name}: device {source.device!r} is not known; use cpu or cuda:N")
+    device = "cuda:0" if source.device == "cuda" else source.device
+    present = available_devices()
+    if device not in present:
+        raise CheckpointError(
+            f"{source.name}: device {source.device!r} is not there; this machine has {', '.join(present)}"
+        )
+    return torch.device(device)
+
+
+def resolve_dtype(source: ModelSource, device: torch.device) -> torch.dtype | None:
+    """The dtype to load in; None is the checkpoint's own. Raises CheckpointError on an unknown name."""
+    if source.dtype == "auto":
+        return torch.float32 if device.type == "cpu" else None
+    if source.dtype not in DTYPES:
+        raise CheckpointError(
+            f"{source.name}: dtype {source.dtype!r} is not known; use auto, {', '.join(DTYPES)}"
+        )
+    return DTYPES[source.dtype]
