@@ -1,0 +1,28 @@
+"""The engine: several models read the same growing responses and each request mixes them with its own weights.
+
+Needs torch and transformers only; no web package is imported from here.
+"""
+
+from server.engine.attention import ATTENTION, register_attention
+from server.engine.config import EngineConfig
+from server.engine.engine import Engine, EngineStats
+from server.engine.member import Member, SelfTestError, build_members
+from server.engine.sequence import SamplingParams, SequenceRequest, TokenLogprobs, TokenOutput
+from server.engine.thread import EngineDead, EngineThread
+
+__all__ = [
+    "ATTENTION",
+    "Engine",
+    "EngineConfig",
+    "EngineDead",
+    "EngineStats",
+    "EngineThread",
+    "Member",
+    "SamplingParams",
+    "SelfTestError",
+    "SequenceRequest",
+    "TokenLogprobs",
+    "TokenOutput",
+    "build_members",
+    "register_attention",
+]

@@ -1,0 +1,44 @@
+"""The limits an engine works within."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Limits of one engine; validated when made.
+
+    Attributes:
+        max_sequences: responses decoded side by side; more wait.
+        prefill_chunk: tokens of a prompt that a member reads in one step; the grid on which prompts are computed.
+        max_step_tokens: tokens one member reads in one step over all sequences.
+        kv_tokens: cache of each member in tokens; None derives it from memory.
+        deterministic: give every row of a batch the same bits it has alone, where the device can (checked at start).
+        gpu_memory_fraction: share of the GPU memory free after loading that the caches may take.
+        cpu_cache_bytes: memory the caches on the CPU may take together.
+
+    Raises:
+        ValueError: a limit is not positive, or a step could not hold a chunk or one token of every sequence.
+    """
+
+    max_sequences: int = 32
+    prefill_chunk: int = 128
+    max_step_tokens: int = 512
+    kv_tokens: int | None = None
+    deterministic: bool = False
+    gpu_memory_fraction: float = 0.8
+    cpu_cache_bytes: int = 2 << 30
+
+    def __post_init__(self) -> None:
+        for name in ("max_sequences", "prefill_chunk", "max_step_tokens", "cpu_cache_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.kv_tokens is not None and self.kv_tokens < 64:
+            raise ValueError(f"kv_tokens must be at least 64, not {self.kv_tokens}")
+        if not 0 < self.gpu_memory_fraction <= 1:
+            raise ValueError(f"gpu_memory_fraction must be in (0, 1], not {self.gpu_memory_fraction}")
+        needed = max(self.max_sequences, self.prefill_chunk)
+        if self.max_step_tokens < needed:
+            raise ValueError(
+                f"max_step_tokens must be at least {needed} (max_sequences and prefill_chunk), "
+                f"not {self.max_step_tokens}"
+            )

@@ -1,0 +1,191 @@
+"""The keys and values one member keeps of every context it is reading.
+
+A context owns one *row*: room for ``capacity`` tokens in a row, in the slab of that capacity. Rows of one slab lie side by
+side, so a decode step attends over a slice of the slab without gathering anything::
+
+    slab 64    [layers, K|V, rows, 64, kv_heads, head_dim]     row 0: ctx A   row 1: ctx D
+    slab 128   [layers, K|V, rows, 128, kv_heads, head_dim]    row 0: ctx B
+    slab 192   …                                               (C outgrew 128 and moved here)
+
+Rows stay compact: when one is freed the last row of its slab takes its place. The length over which a token attends is a
+function of its own position alone (:func:`capacity_for`), never of who shares the batch; that is what makes a row's
+arithmetic independent of its neighbours.
+
+Memory is counted in blocks of :data:`BLOCK` tokens, and what is allocated never exceeds the budget.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import torch
+
+BLOCK = 64
+"""Tokens per block: the smallest row, and the unit in which memory is counted."""
+
+
+def capacity_for(length: int) -> int:
+    """The smallest row capacity that holds ``length`` tokens: ``BLOCK`` times 1, 2, 3, 4, 6, 8, 12, 16, 24 …
+
+    Raises:
+        ValueError: ``length`` is below 1.
+    """
+    if length < 1:
+        raise ValueError(f"a row holds at least one token, not {length}")
+    blocks = -(-length // BLOCK)
+    power = 1 << (blocks - 1).bit_length()
+    three_quarters = power // 4 * 3
+    return BLOCK * (three_quarters if power >= 4 and blocks <= three_quarters else power)
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one token costs: ``layers x 2 x kv_heads x head_dim`` values of ``dtype`` on ``device``."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of keys and values of one token over all layers."""
+        return self.layers * 2 * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+
+@dataclass(slots=True)
+class Slab:
+    """Rows of one capacity. ``data``: [layers, 2, allocated rows, capacity, kv_heads, head_dim]."""
+
+    capacity: int
+    data: torch.Tensor
+    owners: list[Hashable] = field(default_factory=list)
+
+    @property
+    def allocated(self) -> int:
+        """Rows for which there is memory, used or not."""
+        return self.data.shape[2]
+
+    def resize(self, rows: int) -> None:
+        """Give the slab memory for ``rows`` rows, keeping those in use."""
+        layers, two, _, capacity, heads, width = self.data.shape
+        grown = self.data.new_zeros(layers, two, rows, capacity, heads, width)
+        grown[:, :, : len(self.owners)] = self.data[:, :, : len(self.owners)]
+        self.data = grown
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Where a context lies. Valid until the cache is next changed."""
+
+    slab: Slab
+    index: int
+
+
+class KVCache:
+    """Keys and values of every context of one member, within a budget of tokens."""
+
+    def __init__(self, shape: KVShape, max_tokens: int) -> None:
+        if max_tokens < BLOCK:
+            raise ValueError(f"a cache needs room for at least {BLOCK} tokens, not {max_tokens}")
+        self.shape = shape
+        self.num_blocks = max_tokens // BLOCK
+        self._slabs: dict[int, Slab] = {}
+        self._rows: dict[Hashable, tuple[Slab, int]] = {}
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks that no context owns."""
+        return self.num_blocks - sum(slab.capacity // BLOCK for slab, _ in self._rows.values())
+
+    @property
+    def allocated_blocks(self) -> int:
+        """Blocks for which memory is held, used or not; never above ``num_blocks``."""
+        return sum(slab.allocated * slab.capacity for slab in self._slabs.values()) // BLOCK
+
+    def fits(self, length: int) -> bool:
+        """Whether a new context of ``length`` tokens would find room now."""
+        return capacity_for(length) // BLOCK <= self.free_blocks
+
+    def row(self, owner: Hashable) -> Row:
+        """Where ``owner``'s row lies now. Raises ``KeyError`` when it has none."""
+        return Row(*self._rows[owner])
+
+    def reserve(self, owner: Hashable, length: int) -> bool:
+        """Make sure ``owner`` has a row of at least ``length`` tokens; what it already holds is kept.
+
+        Returns False, with nothing changed, when the budget does not allow it.
+        """
+        capacity = capacity_for(length)
+        held = self._rows.get(owner)
+        if held is not None and held[0].capacity >= capacity:
+            return True
+        held_blocks = held[0].capacity // BLOCK if held else 0
+        if capacity // BLOCK - held_blocks > self.free_blocks:
+            return False
+        if held is None:
+            self._append(owner, capacity)
+        else:
+            self._move(owner, capacity)
+        return True
+
+    def free(self, owner: Hashable) -> None:
+        """Give ``owner``'s row back; an owner without a row is left as it is."""
+        held = self._rows.pop(owner, None)
+        if held is None:
+            return
+        slab, index = held
+        last = slab.owners.pop()
+        if last != owner:
+            slab.data[:, :, index] = slab.data[:, :, len(slab.owners)]
+            slab.owners[index] = last
+            self._rows[last] = (slab, index)
+
+    def check_integrity(self) -> None:
+        """Raise ``AssertionError`` when rows, owners and the budget do not add up."""
+        for slab in self._slabs.values():
+            assert len(slab.owners) <= slab.allocated
+            for index, owner in enumerate(slab.owners):
+                assert self._rows[owner] == (slab, index)
+        assert len(self._rows) == sum(len(slab.owners) for slab in self._slabs.values())
+        assert 0 <= self.free_blocks <= self.num_blocks
+        assert self.allocated_blocks <= self.num_blocks
+
+    def _append(self, owner: Hashable, capacity: int) -> None:
+        slab = self._slab(capacity)
+        if len(slab.owners) == slab.allocated:
+            self._grow(slab)
+        self._rows[owner] = (slab, len(slab.owners))
+        slab.owners.append(owner)
+
+    def _move(self, owner: Hashable, capacity: int) -> None:
+        """Copy a row that outgrew its slab. The old row may have to go before there is memory for the new one."""
+        slab, index = self._rows[owner]
+        kept = slab.data[:, :, index].clone()
+        self.free(owner)
+        self._append(owner, capacity)
+        target, row = self._rows[owner]
+        target.data[:, :, row, : slab.capacity] = kept
+
+    def _slab(self, capacity: int) -> Slab:
+        if capacity not in self._slabs:
+            shape = self.shape
+            empty = torch.zeros(
+                (shape.layers, 2, 0, capacity, shape.kv_heads, shape.head_dim),
+                dtype=shape.dtype,
+                device=shape.device,
+            )
+            self._slabs[capacity] = Slab(capacity, empty)
+        return self._slabs[capacity]
+
+    def _grow(self, slab: Slab) -> None:
+        """Half as many rows again, so that copies stay rare; less where the budget is short of that."""
+        if self._spare_rows(slab) < 1:
+            for other in self._slabs.values():
+                if other.allocated > len(other.owners):
+                    other.resize(len(other.owners))
+        wanted = max(4, slab.allocated // 2)
+        slab.resize(slab.allocated + min(wanted, self._spare_rows(slab)))
+
+    def _spare_rows(self, slab: Slab) -> int:
+        return (self.num_blocks - self.allocated_blocks) * BLOCK // slab.capacity

@@ -1,0 +1,177 @@
+"""A resident model: its forward over chunks of many contexts at once, and the cache those chunks fill."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from arm_models.loading import Family, LoadedModel
+from server.engine.attention import Layout, Span, lay_out, stock_attention
+from server.engine.config import EngineConfig
+from server.engine.kv_cache import BLOCK, KVCache, KVShape, capacity_for
+
+INVARIANT_ROWS = 4
+"""Matrix products give a row the same bits from this many rows on; fewer take other code paths."""
+
+
+class SelfTestError(RuntimeError):
+    """A model whose cached forward does not give what its plain forward gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one context that the member has not computed yet.
+
+    ``owner`` names the context in the cache, ``start`` is the position of ``tokens[0]``; ``wants_logits`` asks for the
+    next-token logits behind the last token.
+    """
+
+    owner: Hashable
+    tokens: Sequence[int]
+    start: int
+    is_prompt: bool
+    wants_logits: bool
+
+
+class Member:
+    """One model of the mix with its own cache."""
+
+    def __init__(self, loaded: LoadedModel, max_tokens: int, *, deterministic: bool = False) -> None:
+        self.name = loaded.name
+        self.loaded = loaded
+        self.max_length = loaded.max_length
+        self.input_size = loaded.input_size
+        self.vocab_size = loaded.vocab_size
+        self.cache = KVCache(kv_shape(loaded), max_tokens)
+        self._min_rows = INVARIANT_ROWS if deterministic else 1
+
+    def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
+        """Compute every chunk, fill the cache, and return next-token logits.
+
+        Every chunk's context must have room reserved in ``self.cache``.
+
+        Returns:
+            [chunks that want logits, vocab_size] float32 raw logits, in the order of ``chunks``.
+        """
+        device = self.loaded.device
+        spans = [
+            Span(self.cache.row(chunk.owner), chunk.start, len(chunk.tokens), chunk.is_prompt)
+            for chunk in chunks
+        ]
+        layout, offsets = lay_out(spans, self.loaded.dtype, device, pad_to=self._min_rows)
+        tokens, positions = [0] * layout.tokens, [0] * layout.tokens
+        keep: list[int] = []
+        for chunk, offset in zip(chunks, offsets, strict=True):
+            end = offset + len(chunk.tokens)
+            tokens[offset:end] = chunk.tokens
+            positions[offset:end] = range(chunk.start, chunk.start + len(chunk.tokens))
+            if chunk.wants_logits:
+                keep.append(end - 1)
+        wanted = len(keep)
+        if wanted:
+            keep.extend([keep[-1]] * (self._min_rows - wanted))
+        logits = self._run(tokens, positions, keep, layout)
+        return logits[:wanted, : self.vocab_size].float()
+
+    def _run(self, tokens: list[int], positions: list[int], keep: list[int], layout: Layout) -> torch.Tensor:
+        """Raw logits [len(keep), head size] of the model itself."""
+        device = self.loaded.device
+        self.loaded.activate()
+        output = self.loaded.model(
+            input_ids=torch.tensor([tokens], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(keep, dtype=torch.long, device=device),
+            cache_layout=layout,
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    def log_probs(self, tokens: Sequence[int], chunk: int) -> torch.Tensor:
+        """Next-token log-probs [len(tokens), vocab_size] behind every prefix, through the cache: for checks, not for speed.
+
+        The first half is read as a prompt in chunks of ``chunk`` tokens, the rest one token a step.
+        """
+        owner, rows, start = object(), [], 0
+        prompt = max(1, len(tokens) // 2)
+        while start < len(tokens):
+            is_prompt = start < prompt
+            stop = min(start + chunk, prompt) if is_prompt else start + 1
+            self.cache.reserve(owner, stop)
+            spans = [Span(self.cache.row(owner), start, stop - start, is_prompt)]
+            layout, _ = lay_out(spans, self.loaded.dtype, self.loaded.device, pad_to=self._min_rows)
+            padding = [0] * (layout.tokens - (stop - start))
+            positions = [*range(start, stop), *padding]
+            logits = self._run([*tokens[start:stop], *padding], positions, [*range(stop - start)], layout)
+            rows.append(logits[:, : self.vocab_size].float())
+            start = stop
+        self.cache.free(owner)
+        return torch.cat(rows).log_softmax(-1)
+
+    @torch.inference_mode()
+    def self_test(self) -> None:
+        """Compare the cached forward with the stock attention of transformers on a short random text.
+
+        Raises:
+            SelfTestError: the two differ by more than rounding allows.
+        """
+        generator = torch.Generator().manual_seed(0)
+        length = min(24, self.max_length)
+        tokens = torch.randint(self.vocab_size, (length,), generator=generator).tolist()
+        cached = self.log_probs(tokens, chunk=5)
+        plain = self.plain_log_probs(tokens)
+        tolerance = 1e-3 if self.loaded.dtype == torch.float32 else 0.25
+        worst = (cached.exp() - plain.exp()).abs().max().item()
+        if not worst <= tolerance:
+            raise SelfTestError(
+                f"{self.name}: probabilities through the cache differ from the plain forward by {worst:.2g}"
+            )
+
+    def plain_log_probs(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Log-probs [len(tokens), vocab_size] of the same model run by transformers alone, without the hook."""
+        model, device = self.loaded.model, self.loaded.device
+        self.loaded.activate()
+        with stock_attention(model):
+            logits = model(input_ids=torch.tensor([list(tokens)], device=device), use_cache=False).logits[0]
+        return logits[:, : self.vocab_size].float().log_softmax(-1)
+
+
+def kv_shape(loaded: LoadedModel) -> KVShape:
+    """What one token of this model costs in its cache."""
+    return KVShape(loaded.num_layers, loaded.num_kv_heads, loaded.head_dim, loaded.dtype, loaded.device)
+
+
+def build_members(family: Family, config: EngineConfig) -> list[Member]:
+    """Members of a family, base first, each tested against its plain forward before it may serve.
+
+    Raises:
+        SelfTestError: a model does not survive the hook.
+    """
+    models = [family.base, *family.rewards]
+    members = [
+        Member(model, kv_tokens(models, model, config), deterministic=config.deterministic)
+        for model in models
+    ]
+    for member in members:
+        member.self_test()
+    return members
+
+
+def kv_tokens(models: Sequence[LoadedModel], model: LoadedModel, config: EngineConfig) -> int:
+    """Tokens of cache for ``model``: as configured, else as many as its device's share of memory and the limits allow.
+
+    All models of one device get the same number of tokens, since they read the same responses.
+    """
+    if config.kv_tokens is not None:
+        return config.kv_tokens
+    per_token = sum(kv_shape(other).bytes_per_token for other in models if other.device == model.device)
+    affordable = _cache_bytes(model.device, config) // per_token
+    most = config.max_sequences * capacity_for(model.max_length)
+    return max(BLOCK, min(affordable, most))
+
+
+def _cache_bytes(device: torch.device, config: EngineConfig) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * config.gpu_memory_fraction)
+    return config.cpu_cache_bytes

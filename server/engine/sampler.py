@@ -1,0 +1,168 @@
+"""One draw per row from the mixed distribution.
+
+Order, as OpenAI's: temperature → min_p → top_k → top_p → draw. The draw is an exponential race (Gumbel-max): token v wins iff
+``E_v / p_v`` is the smallest, where the noise ``E_v`` is a hash of (seed, position, token). A draw therefore never depends on
+the batch, and two distributions drawn with the same noise give the same token as often as they can.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+NOISE_RANGE = 26.0
+"""More than the largest difference of two noises (−log E spans 25.7): a token whose scaled logit lies further below the
+row's best can never win, so it needs no noise."""
+
+TOP_WIDTH = 1024
+"""Candidates looked at before a row falls back to sorting its whole vocabulary."""
+
+_MASK64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How one row is drawn. ``position``: index of the token within its response."""
+
+    seed: int
+    position: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    @property
+    def truncates(self) -> bool:
+        """Whether any of top_p, top_k, min_p removes tokens."""
+        return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+
+
+def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    """Draw one token per row.
+
+    Args:
+        logits: [rows, vocab] float32, finite maximum in every row; -inf forbids a token.
+        draws: one per row; temperature 0 takes the arg max.
+
+    Returns:
+        [rows] int64 tokens.
+    """
+    greedy = logits.argmax(-1)
+    drawn = [row for row, draw in enumerate(draws) if draw.temperature > 0]
+    if not drawn:
+        return greedy
+    index = torch.tensor(drawn, device=logits.device)
+    chosen = [draws[row] for row in drawn]
+    picked = logits if len(drawn) == len(draws) else logits[index]
+    scaled = scale(picked, [draw.temperature for draw in chosen])
+    cut = [row for row, draw in enumerate(chosen) if draw.truncates]
+    if cut:
+        places = torch.tensor(cut, device=logits.device)
+        scaled[places] = truncate(scaled[places], [chosen[row] for row in cut])
+    return greedy.index_copy(0, index, race(scaled, chosen))
+
+
+def scale(logits: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
+    """``(z − max z) / T`` per row [rows, vocab]: at most 0, and 0 for the best token, however small T is."""
+    column = torch.tensor(temperatures, dtype=torch.float64, device=logits.device)[:, None]
+    shifted = logits - logits.amax(-1, keepdim=True)
+    if bool((column >= 1e-3).all()):
+        return shifted / column.float()
+    return (shifted.double() / column).float()
+
+
+def truncate(scaled: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    """Forbid (-inf) what min_p, top_k and top_p remove from ``scaled`` [rows, vocab], row by row.
+
+    top_k keeps the k best of what min_p left; top_p keeps the smallest set of the best whose share of what top_k left
+    reaches p. The best token always stays.
+    """
+    vocab = scaled.shape[1]
+    kept, complete = _truncate_top(scaled, draws, min(vocab, TOP_WIDTH))
+    missing = [row for row, done in enumerate(complete) if not done]
+    if missing:
+        places = torch.tensor(missing, device=scaled.device)
+        kept[places] = _truncate_top(scaled[places], [draws[row] for row in missing], vocab)[0]
+    return kept
+
+
+def _truncate_top(scaled: torch.Tensor, draws: Sequence[Draw], width: int) -> tuple[torch.Tensor, list[bool]]:
+    """Truncation that looks at the ``width`` best tokens of a row only, and which rows that was enough for."""
+    device, vocab = scaled.device, scaled.shape[1]
+    values, tokens = scaled.topk(width, dim=-1)
+    top_k = torch.tensor([draw.top_k if 0 < draw.top_k < vocab else vocab for draw in draws], device=device)
+    top_p = torch.tensor([draw.top_p for draw in draws], device=device)
+    min_p = torch.tensor([draw.min_p for draw in draws], device=device)
+    # The best token's scaled logit is 0, so p ≥ min_p · p_max reads z ≥ log(min_p).
+    floor = min_p.log()[:, None]
+    allowed = values >= floor
+    allowed[:, 0] = True
+    allowed &= torch.arange(width, device=device) < top_k[:, None]
+    everything = torch.where(scaled >= floor, scaled, -torch.inf).logsumexp(-1, keepdim=True)
+    among_top = torch.where(allowed, values, -torch.inf)
+    total = torch.where((top_k > width)[:, None], everything, among_top.logsumexp(-1, keepdim=True))
+    share = (among_top - total).exp()
+    before = share.cumsum(-1) - share
+    nucleus = (before < top_p[:, None]) | (top_p >= 1.0)[:, None]
+    nucleus[:, 0] = True
+    keep = allowed & nucleus
+    # The last candidate kept means there may be more behind it.
+    complete = [width == vocab or not more for more in keep[:, -1].tolist()]
+    source = torch.where(keep, values, -torch.inf)
+    return torch.full_like(scaled, -torch.inf).scatter_(1, tokens, source), complete
+
+
+def race(scaled: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    """The winner of each row's exponential race [rows] int64; ``scaled`` [rows, vocab] has its maximum at 0."""
+    keys = torch.tensor([_keys(draw.seed, draw.position) for draw in draws], dtype=torch.int64).to(
+        scaled.device
+    )
+    running = scaled > -NOISE_RANGE
+    if int(running.sum()) * 8 > scaled.numel():
+        tokens = torch.arange(scaled.shape[1], device=scaled.device)
+        return (scaled + noise(keys[:, :1], keys[:, 1:], tokens[None])).argmax(-1)
+    rows, tokens = running.nonzero(as_tuple=True)
+    scores = scaled[rows, tokens] + noise(keys[rows, 0], keys[rows, 1], tokens)
+    best = scores.new_full((len(draws),), -torch.inf).scatter_reduce_(0, rows, scores, "amax")
+    winners = torch.where(scores == best[rows], tokens, scaled.shape[1])
+    lowest = torch.full_like(tokens[:1], scaled.shape[1]).repeat(len(draws))
+    return lowest.scatter_reduce_(0, rows, winners, "amin")
+
+
+def noise(first: torch.Tensor, second: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Gumbel noise ``−log E`` float32 for each token, E exponential, from two 32-bit keys; shapes broadcast.
+
+    Small E decide races, so the uniform behind E is fine-grained near 0: E = −log(1 − u).
+    """
+    bits = _scramble(tokens.to(torch.int32) * -1640531527 + first.to(torch.int32))
+    bits = _scramble(bits ^ second.to(torch.int32))
+    high, low = (bits >> 8) & 0xFFFFFF, bits & 0xFF
+    uniform = high.to(torch.float32) * 2.0**-24 + (low.to(torch.float32) + 0.5) * 2.0**-32
+    uniform = uniform.clamp_max_(1.0 - 2.0**-24)
+    return torch.log1p(uniform.neg_()).neg_().log_().neg_()
+
+
+def _scramble(bits: torch.Tensor) -> torch.Tensor:
+    """The finaliser of MurmurHash3 on int32, shifts made logical by masks; products wrap."""
+    bits = bits ^ ((bits >> 16) & 0xFFFF)
+    bits = bits * -2048144789
+    bits = bits ^ ((bits >> 13) & 0x7FFFF)
+    bits = bits * -1028477387
+    return bits ^ ((bits >> 16) & 0xFFFF)
+
+
+def _keys(seed: int, position: int) -> tuple[int, int]:
+    """Two signed 32-bit keys of (seed, position), by SplitMix64."""
+    mixed = _split_mix(_split_mix(seed & _MASK64) ^ position)
+    return _signed(mixed >> 32), _signed(mixed & 0xFFFFFFFF)
+
+
+def _split_mix(state: int) -> int:
+    state = (state + 0x9E3779B97F4A7C15) & _MASK64
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
+    return state ^ (state >> 31)
+
+
+def _signed(bits: int) -> int:
+    return bits - (1 << 32) if bits >= 1 << 31 else bits

@@ -1,0 +1,145 @@
+"""Who runs this step, and on which chunks.
+
+Every context's computed tokens chase its total. A sequence draws a token in a step in which ALL its active members reach
+their totals; a member that could finish earlier holds its last chunk back until the slowest has only its last chunk left.
+Memory goes to the oldest first: when it runs out, the youngest gives everything back and is computed again later.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from server.engine.config import EngineConfig
+from server.engine.kv_cache import KVCache
+from server.engine.member import Chunk
+from server.engine.sequence import Sequence
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step computes: chunks per member, and the sequences that draw a token, in batch-row order."""
+
+    chunks: dict[str, list[Chunk]] = field(default_factory=dict)
+    drawing: list[Sequence] = field(default_factory=list)
+
+
+class Scheduler:
+    """Owns the sequences under way and decides about every cache's rows."""
+
+    def __init__(self, caches: Mapping[str, KVCache], config: EngineConfig) -> None:
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self._caches = caches
+        self._config = config
+        self._sequences: dict[str, Sequence] = {}
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def get(self, sequence_id: str) -> Sequence:
+        """The sequence under way with this id. Raises ``KeyError``."""
+        return self._sequences[sequence_id]
+
+    def all(self) -> list[Sequence]:
+        """Every sequence under way, running or waiting."""
+        return list(self._sequences.values())
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        self._sequences[sequence.id] = sequence
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence and give back all it holds."""
+        del self._sequences[sequence.id]
+        self._release(sequence)
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+
+    def release(self, sequence: Sequence, member: str) -> None:
+        """Give back what one member holds of a sequence; it will read from the start if it is weighted in again."""
+        self._caches[member].free(sequence.id)
+        sequence.contexts[member].computed = 0
+
+    def schedule(self) -> Step:
+        """Plan the next step; every planned chunk has its room reserved."""
+        self._reserve_running()
+        self._admit()
+        step = Step()
+        left = dict.fromkeys(self._caches, self._config.max_step_tokens)
+        # Those that need one token only go first, so that long prompts never keep them from drawing.
+        for sequence in sorted(self.running, key=lambda one: not self._is_decoding(one)):
+            self._plan(sequence, left, step)
+        return step
+
+    def _is_decoding(self, sequence: Sequence) -> bool:
+        return all(sequence.pending(member) == 1 for member in sequence.active)
+
+    def _reserve_running(self) -> None:
+        """Room for every running sequence's next chunks, oldest first."""
+        for sequence in list(self.running):
+            while sequence in self.running and not self._reserve(sequence):
+                self._preempt(self.running[-1])
+
+    def _reserve(self, sequence: Sequence) -> bool:
+        return all(
+            self._caches[member].reserve(sequence.id, self._chunk_end(sequence, member))
+            for member in sequence.active
+        )
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._release(sequence)
+        self.running.remove(sequence)
+        self.waiting.appendleft(sequence)
+        sequence.preemptions += 1
+        self.preemptions += 1
+
+    def _release(self, sequence: Sequence) -> None:
+        for member in sequence.contexts:
+            self.release(sequence, member)
+
+    def _admit(self) -> None:
+        """Start waiting sequences in order, while there is room for all they have so far and one token more."""
+        while self.waiting and len(self.running) < self._config.max_sequences:
+            sequence = self.waiting[0]
+            needs = {member: sequence.total(member) + 1 for member in sequence.active}
+            if not all(self._caches[member].fits(length) for member, length in needs.items()):
+                return
+            for member, length in needs.items():
+                self._caches[member].reserve(sequence.id, length)
+            self.running.append(self.waiting.popleft())
+
+    def _chunk_end(self, sequence: Sequence, member: str) -> int:
+        """Where the next chunk of a context ends. Prompts are cut on a fixed grid, the same whoever else is in the batch."""
+        size = self._config.prefill_chunk
+        computed, prompt = sequence.contexts[member].computed, len(sequence.contexts[member].prompt)
+        if computed < prompt:
+            return min(prompt, (computed // size + 1) * size)
+        return min(sequence.total(member), computed + size)
+
+    def _plan(self, sequence: Sequence, left: dict[str, int], step: Step) -> None:
+        """Add a sequence's next chunks to the step, as far as the token budgets allow."""
+        ends = {member: self._chunk_end(sequence, member) for member in sequence.active}
+        draws = all(end == sequence.total(member) for member, end in ends.items())
+        sizes = {
+            member: end - sequence.contexts[member].computed
+            for member, end in ends.items()
+            if draws or end < sequence.total(member)
+        }
+        fitting = {member: size for member, size in sizes.items() if size <= left[member]}
+        if draws and len(fitting) < len(sizes):
+            return
+        for member, size in fitting.items():
+            left[member] -= size
+            step.chunks.setdefault(member, []).append(self._take(sequence, member, ends[member], draws))
+        if draws:
+            step.drawing.append(sequence)
+
+    def _take(self, sequence: Sequence, member: str, end: int, draws: bool) -> Chunk:
+        context = sequence.contexts[member]
+        start, context.computed = context.computed, end
+        tokens = sequence.tokens(member, start, end)
+        return Chunk(sequence.id, tokens, start, start < len(context.prompt), draws)

@@ -1,0 +1,138 @@
+"""The thread that owns the engine: commands come in through a queue, a step's outputs go out in one call."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from server.engine.engine import Engine, EngineStats
+from server.engine.sequence import SequenceRequest, TokenOutput
+
+logger = logging.getLogger(__name__)
+
+
+class EngineDead(RuntimeError):
+    """The engine ended, by a fault or because it was stopped, and takes no more work."""
+
+
+class EngineThread:
+    """Runs an engine until it is stopped or a step raises. Every method may be called from any thread.
+
+    ``on_outputs`` gets the outputs of a step, ``on_death`` the fault that ended the engine, after every response in flight
+    has got its one error through ``on_outputs``. Both are called in the engine's thread and must not block.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        on_outputs: Callable[[list[TokenOutput]], None],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self._engine = engine
+        self._on_outputs = on_outputs
+        self._on_death = on_death
+        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._open = False
+        self._stats = engine.stats()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine takes work."""
+        return self._open
+
+    @property
+    def stats(self) -> EngineStats:
+        """What the engine was doing after its last step."""
+        return self._stats
+
+    @property
+    def max_context(self) -> dict[str, int]:
+        """Longest context of each member in tokens."""
+        return self._engine.max_context
+
+    def start(self) -> None:
+        """Begin to take work."""
+        self._open = True
+        self._thread.start()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """End after the step under way; what is in flight gets an error. False when that took longer than ``timeout`` seconds."""
+        self._commands.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def add(self, request: SequenceRequest) -> "Future[None]":
+        """Queue a response; the future holds ``ValueError`` when the engine refuses it, ``EngineDead`` when it has ended."""
+        return self._submit(lambda: self._engine.add(request))
+
+    def change(self, sequence_id: str, mix: Mapping[str, float]) -> "Future[int]":
+        """Change weights; the future holds the first token index drawn under them, or ``KeyError``/``ValueError``."""
+        return self._submit(lambda: self._engine.change(sequence_id, mix))
+
+    def abort(self, sequence_id: str) -> "Future[None]":
+        """End a response early; its last output has finish_reason "abort"."""
+        return self._submit(lambda: self._emit(self._engine.abort(sequence_id)))
+
+    def _submit(self, command: Callable[[], Any]) -> "Future[Any]":
+        future: Future[Any] = Future()
+        with self._closing:
+            if self._open:
+                self._commands.put((command, future))
+            else:
+                future.set_exception(EngineDead("the engine has ended"))
+        return future
+
+    def _run(self) -> None:
+        try:
+            while self._obey():
+                self._emit(self._engine.step())
+                self._stats = self._engine.stats()
+            fault: BaseException | None = None
+        except Exception as error:
+            logger.exception("the engine died")
+            fault = error
+        self._close()
+        self._emit(self._engine.fail_all("the engine stopped" if fault is None else "the engine died"))
+        if fault is not None:
+            self._on_death(fault)
+
+    def _obey(self) -> bool:
+        """Carry out queued commands, waiting for one when there is nothing else to do; False when told to stop."""
+        while True:
+            try:
+                item = self._commands.get(block=not self._engine.has_work)
+            except queue.Empty:
+                return True
+            if item is None:
+                return False
+            self._carry_out(*item)
+            self._stats = self._engine.stats()
+
+    def _carry_out(self, command: Callable[[], Any], future: "Future[Any]") -> None:
+        """A command's own error goes to whoever gave it and does not stop the engine."""
+        try:
+            result = command()
+        except (KeyError, ValueError) as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def _emit(self, outputs: list[TokenOutput]) -> None:
+        if outputs:
+            self._on_outputs(outputs)
+
+    def _close(self) -> None:
+        """Take no more commands and refuse those that came too late."""
+        with self._closing:
+            self._open = False
+        while True:
+            try:
+                item = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            if item is not None:
+                item[1].set_exception(EngineDead("the engine has ended"))
