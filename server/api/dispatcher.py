@@ -1,0 +1,203 @@
+"""Between the event loop and the engine's thread: admits requests, hands their sequences over, brings their
+tokens back.
+
+Everything here runs on the event loop; a step's outputs cross over in one ``call_soon_threadsafe``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from server.api.generation import Change, Generation
+from server.decoding import Guidance
+from server.errors import ApiError, InvalidRequest, NotFound, QueueFull, Unavailable
+from server.runtime import EngineLike
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from server.engine import EngineStats, SequenceRequest, TokenOutput
+
+T = TypeVar("T")
+
+RETRY_AFTER = 1
+"""Seconds after which a refused request may be tried again; a full queue moves with every finished answer."""
+
+
+class Dispatcher:
+    """The answers under way, at most ``capacity`` of them; ``ended`` is called once for each."""
+
+    def __init__(
+        self,
+        capacity: int,
+        ended: Callable[[Generation], None],
+        died: Callable[[BaseException], None],
+    ) -> None:
+        self._capacity = capacity
+        self._ended = ended
+        self._died = died
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[str, Generation] = {}
+        self._admitted = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._engine: EngineLike | None = None
+
+    def attach(self, engine: EngineLike) -> None:
+        """Starts the engine that sequences go to; its callbacks are ``on_outputs`` and ``on_death``."""
+        self._engine = engine
+        engine.start()
+
+    def detach(self) -> None:
+        """Ends the engine's thread, if there is one."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.stop(timeout=5.0)
+
+    @property
+    def engine(self) -> EngineLike:
+        """The engine; raises Unavailable before there is one and after its death."""
+        if self._engine is None or not self._engine.alive:
+            raise Unavailable("The server cannot take requests now.", retry_after=5)
+        return self._engine
+
+    @property
+    def admitted(self) -> int:
+        """Requests let in: being tokenized, queued or answered."""
+        return self._admitted
+
+    @property
+    def stats(self) -> EngineStats | None:
+        """What the engine is doing; None while there is none."""
+        return None if self._engine is None else self._engine.stats
+
+    async def begin(self, prepare: Callable[[], Awaitable[tuple[Generation, SequenceRequest]]]) -> Generation:
+        """Reserves a place, then prepares the request, then gives its sequence to the engine.
+
+        Raises:
+            QueueFull: every place is taken; nothing was prepared.
+            InvalidRequest: the engine cannot take this sequence.
+            Unavailable: there is no living engine.
+        """
+        engine = self.engine
+        if self._admitted >= self._capacity:
+            raise QueueFull("The queue is full; try again later.", retry_after=RETRY_AFTER)
+        self._admitted += 1
+        self._idle.clear()
+        generation: Generation | None = None
+        try:
+            generation, sequence = await prepare()
+            self._running[sequence.id] = generation
+            await _done(engine.add(sequence))
+        except BaseException as error:
+            if generation is None:
+                self._leave()
+            elif self._running.pop(generation.ticket.id, None):
+                engine.abort(generation.ticket.id)
+                self._leave()
+            if isinstance(error, ValueError):
+                raise InvalidRequest(f"The engine refuses this request: {error}.") from error
+            if isinstance(error, (ApiError, asyncio.CancelledError)):
+                raise
+            raise Unavailable("The server cannot take requests now.", retry_after=5) from error
+        return generation
+
+    def find(self, id: str, owner: str) -> Generation:
+        """An answer under way; somebody else's and one that is over are as unknown as one that never was."""
+        generation = self._running.get(id)
+        if generation is None or generation.ticket.owner != owner:
+            raise NotFound("No request with this id is running.", param="id")
+        return generation
+
+    async def change(self, generation: Generation, guidance: Guidance) -> int:
+        """Puts an answer under other guidance; the index of the first token drawn under it.
+
+        Raises:
+            NotFound: the answer ended before.
+        """
+        mix = guidance.mix
+        try:
+            at_token = await _done(self.engine.change(generation.ticket.id, mix))
+        except KeyError:
+            raise NotFound("No request with this id is running.", param="id") from None
+        except RuntimeError as error:
+            raise Unavailable("The server cannot take requests now.", retry_after=5) from error
+        generation.changes.append(Change(at_token, guidance))
+        return at_token
+
+    def cancel(self, generation: Generation) -> None:
+        """Ends an answer now, with what it has."""
+        generation.finish("stop", cancelled=True)
+        self._drop(generation)
+
+    def abandon(self, generation: Generation) -> None:
+        """Its reader is gone (or has read it all): no work is done for it any more."""
+        if generation.ticket.id in self._running:
+            generation.cancelled = True
+            self._drop(generation)
+
+    def fail_all(self, error: Callable[[], ApiError]) -> None:
+        """Every answer under way ends with an error of its own."""
+        for generation in list(self._running.values()):
+            generation.fail(error())
+            self._drop(generation)
+
+    async def idle(self) -> None:
+        """Returns when no request is let in any more."""
+        await self._idle.wait()
+
+    def on_outputs(self, outputs: list[TokenOutput]) -> None:
+        """One step's tokens; the engine's thread calls this."""
+        self._loop.call_soon_threadsafe(self._deliver, outputs)
+
+    def on_death(self, error: BaseException) -> None:
+        """The engine is dead; its thread calls this."""
+        self._loop.call_soon_threadsafe(self._bury, error)
+
+    def _deliver(self, outputs: list[TokenOutput]) -> None:
+        for output in outputs:
+            generation = self._running.get(output.id)
+            if generation is None:
+                continue
+            if output.finish_reason in ("error", "abort"):
+                logging.getLogger("genarm").error("sequence %s failed: %s", output.id, output.error)
+                generation.fail(self._fault())
+            else:
+                generation.push(output)
+            if generation.ended:
+                self._drop(generation, finished=output.finish_reason is not None)
+
+    def _bury(self, error: BaseException) -> None:
+        self.fail_all(self._fault)
+        self._died(error)
+
+    def _fault(self) -> ApiError:
+        """What a client is told when the engine ends its answer: the engine is dead, or could not do this
+        one.
+        """
+        if self._engine is None or not self._engine.alive:
+            return Unavailable("The engine failed; the request is lost.", code="engine_dead", retry_after=5)
+        return ApiError("The model failed on this request.")
+
+    def _drop(self, generation: Generation, *, finished: bool = False) -> None:
+        if self._running.pop(generation.ticket.id, None) is None:
+            return
+        if not finished and self._engine is not None and self._engine.alive:
+            self._engine.abort(generation.ticket.id)
+        self._leave()
+        self._ended(generation)
+
+    def _leave(self) -> None:
+        self._admitted -= 1
+        if not self._admitted:
+            self._idle.set()
+
+
+async def _done(future: Future[T]) -> T:
+    """A command's result. Shielded: a caller that is cancelled must not cancel what the engine is about to
+    answer.
+    """
+    return await asyncio.shield(asyncio.wrap_future(future))

@@ -1,0 +1,32 @@
+"""For supervisors and operators: is the process alive, does it take requests, what does it count."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from server.api.serving import Phase, Server
+from server.errors import Unavailable
+from server.metrics import CONTENT_TYPE
+
+router = APIRouter()
+
+
+@router.get("/health")
+async def health(server: Server) -> dict[str, str]:
+    """200 while the process can still serve; 503 once it must be restarted."""
+    if server.phase is Phase.DEAD:
+        raise Unavailable("The engine is dead; the process must be restarted.", code="dead", retry_after=5)
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(server: Server) -> dict[str, str]:
+    """200 while requests are taken; 503 while loading, draining or dead."""
+    _ = server.runtime
+    return {"status": "ready"}
+
+
+@router.get("/metrics")
+async def metrics(server: Server) -> Response:
+    """Prometheus' text format."""
+    return Response(server.metrics.text(), media_type=CONTENT_TYPE)

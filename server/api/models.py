@@ -1,0 +1,57 @@
+"""What is served: the model, its presets as further model ids, and the rewards that can be weighted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from server.api.serving import Server, Serving
+from server.decoding import METHODS, described
+from server.errors import ModelNotFound
+
+router = APIRouter(prefix="/v1")
+
+
+@router.get("/models")
+async def models(server: Server) -> dict[str, Any]:
+    """The served model and one entry per preset."""
+    return {"object": "list", "data": [_model(server, name) for name in _ids(server)]}
+
+
+@router.get("/models/{id:path}")
+async def model(id: str, server: Server) -> dict[str, Any]:
+    """One of them."""
+    if id not in _ids(server):
+        raise ModelNotFound(id)
+    return _model(server, id)
+
+
+@router.get("/preferences")
+async def preferences(server: Server) -> dict[str, Any]:
+    """The rewards that can be weighted, the methods and their parameters, the presets."""
+    deployment = server.deployment
+    rewards = [
+        {
+            "name": reward.name,
+            "description": reward.description,
+            "default": reward.default,
+            "range": list(reward.range),
+        }
+        for reward in deployment.rewards
+    ]
+    return {
+        "object": "list",
+        "data": rewards,
+        "methods": [described(method) for method in METHODS],
+        "presets": {name: dict(weights) for name, weights in deployment.presets.items()},
+    }
+
+
+def _ids(server: Serving) -> tuple[str, ...]:
+    name = server.deployment.model
+    return (name, *(f"{name}:{preset}" for preset in server.deployment.presets))
+
+
+def _model(server: Serving, id: str) -> dict[str, Any]:
+    return {"id": id, "object": "model", "created": server.started, "owned_by": "genarm"}

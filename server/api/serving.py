@@ -1,0 +1,210 @@
+"""The state of one server that routes share: what is deployed, in which phase of its life it is, who is
+being answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request
+
+from server.api.dispatcher import Dispatcher
+from server.api.generation import Generation
+from server.config import Deployment
+from server.errors import ApiError, Unavailable
+from server.metrics import Metrics
+from server.runtime import Load, Runtime
+from server.text import TokenizerThread
+
+T = TypeVar("T")
+
+LOG = logging.getLogger("genarm")
+REQUESTS = logging.getLogger("genarm.requests")
+"""One JSON line per request; never its prompt or its answer."""
+
+
+class Phase(StrEnum):
+    """loading → ready → draining; dead from anywhere."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+class Serving:
+    """A server from the start of loading to its end; lives on one event loop.
+
+    Args:
+        deployment: what is served.
+        load: how its models are loaded, in a thread of its own.
+        on_ready: called on the loop once requests are taken.
+        on_dead: called on the loop, once, with what made serving impossible.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        load: Load,
+        on_ready: Callable[[], None] = lambda: None,
+        on_dead: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
+        self.deployment = deployment
+        self.phase = Phase.LOADING
+        self.started = int(time.time())
+        self.metrics = Metrics(deployment.model)
+        self._load = load
+        self._on_ready = on_ready
+        self._on_dead = on_dead
+        self._runtime: Runtime | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._tokenizers: TokenizerThread | None = None
+
+    def begin(self) -> None:
+        """Starts to load in the background; call it on the event loop."""
+        capacity = self.deployment.engine.max_sequences + self.deployment.http.max_queue
+        loop = asyncio.get_running_loop()
+        self._tokenizers = TokenizerThread()
+        dispatcher = Dispatcher(capacity, self._ended, self._die)
+        self._dispatcher = dispatcher
+        self.metrics.observe(dispatcher)
+
+        def load() -> None:
+            try:
+                runtime = self._load(self.deployment, LOG.info)
+            except BaseException as error:
+                _call(loop, self._die, error)
+            else:
+                _call(loop, self._open, runtime)
+
+        # A daemon, so that a signal while loading ends the process at once.
+        threading.Thread(target=load, name="loading", daemon=True).start()
+
+    def end(self) -> None:
+        """Stops the engine and the tokenizers."""
+        if self.phase is not Phase.DEAD:
+            self.phase = Phase.DRAINING
+        self.dispatcher.fail_all(lambda: Unavailable("The server is shutting down.", retry_after=5))
+        self.dispatcher.detach()
+        if self._tokenizers is not None:
+            self._tokenizers.stop()
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no new requests; returns when the running ones have ended, at the latest after ``seconds``."""
+        if self.phase is not Phase.DEAD:
+            self.phase = Phase.DRAINING
+        try:
+            await asyncio.wait_for(self.dispatcher.idle(), seconds)
+        except TimeoutError:
+            LOG.warning("%s s to drain are over; what still runs is ended", f"{seconds:g}")
+            self.dispatcher.fail_all(lambda: Unavailable("The server is shutting down.", retry_after=5))
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Hands sequences to the engine; there from ``begin`` on."""
+        assert self._dispatcher is not None, "begin() comes first"
+        return self._dispatcher
+
+    @property
+    def tokenizers(self) -> TokenizerThread:
+        """The thread that tokenizes; there from ``begin`` on."""
+        assert self._tokenizers is not None, "begin() comes first"
+        return self._tokenizers
+
+    @property
+    def runtime(self) -> Runtime:
+        """The loaded models; raises Unavailable unless new requests are taken."""
+        if self.phase is not Phase.READY or self._runtime is None:
+            raise Unavailable(f"The server is {self.phase.value}.", code=self.phase.value, retry_after=5)
+        return self._runtime
+
+    def refused(self, request_id: str, route: str, error: ApiError) -> None:
+        """Notes a request that was answered with an error before it had an answer under way."""
+        if error.counted:
+            return
+        self.metrics.failed(error.status)
+        _log(id=None, request_id=request_id, route=route, status=error.status, code=error.code)
+
+    def _open(self, runtime: Runtime) -> None:
+        if self.phase is not Phase.LOADING:
+            return
+        self._runtime = runtime
+        dispatcher = self.dispatcher
+        dispatcher.attach(runtime.make_engine(dispatcher.on_outputs, dispatcher.on_death))
+        self.phase = Phase.READY
+        self._on_ready()
+
+    def _die(self, error: BaseException) -> None:
+        if self.phase is Phase.DEAD:
+            return
+        self.phase = Phase.DEAD
+        LOG.error("the server cannot serve any more: %s: %s", type(error).__name__, error)
+        self._on_dead(error)
+
+    def _ended(self, generation: Generation) -> None:
+        """The one place that counts and logs an answer under way."""
+        ticket, now = generation.ticket, time.monotonic()
+        first = _since(ticket.arrived, generation.first_token)
+        between = _since(generation.first_token, generation.last_token)
+        if between is not None:
+            between = between / (generation.tokens - 1) if generation.tokens > 1 else None
+        status = generation.error.status if generation.error else 200
+        reason = "abort" if generation.cancelled else generation.finish_reason
+        if generation.error:
+            generation.error.counted = True
+            self.metrics.failed(status)
+        else:
+            self.metrics.succeeded(reason or "abort", ticket.prompt_tokens, generation.tokens)
+        self.metrics.timed(first, between, now - ticket.arrived)
+        _log(
+            id=ticket.id,
+            request_id=ticket.request_id,
+            model=ticket.model,
+            method=ticket.guidance.method.name,
+            preferences=dict(ticket.guidance.preferences),
+            beta=ticket.guidance.beta,
+            changes=len(generation.changes),
+            streamed=ticket.streamed,
+            prompt_tokens=ticket.prompt_tokens,
+            completion_tokens=generation.tokens,
+            ttft_s=_rounded(first),
+            per_token_s=_rounded(between),
+            total_s=_rounded(now - ticket.arrived),
+            finish_reason=reason,
+            status=status,
+        )
+
+
+def serving(request: Request) -> Serving:
+    """The server a request came to."""
+    state: Serving = request.app.state.serving
+    return state
+
+
+Server = Annotated[Serving, Depends(serving)]
+"""A route's parameter that receives the server's state."""
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], argument: T) -> None:
+    """``function(argument)`` on the loop, unless the server ended while its models were loading."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, argument)
+
+
+def _since(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else end - begin
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
+
+
+def _log(**fields: object) -> None:
+    REQUESTS.info(json.dumps(fields, ensure_ascii=True))

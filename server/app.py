@@ -1,0 +1,102 @@
+"""The FastAPI application over one deployment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic.json_schema import models_json_schema
+from sse_starlette.sse import AppStatus
+from starlette.exceptions import HTTPException
+
+from server.api import chat, health, models, running, schema
+from server.api.middleware import ApiKeys, BodyLimit, RequestId, error_response
+from server.api.serving import Serving
+from server.config import Deployment
+from server.errors import ApiError, InvalidRequest, MethodNotAllowed, UnknownRoute, clip
+from server.runtime import Load, load_runtime
+
+REQUEST_BODIES = (schema.ChatCompletionRequest, schema.ChangeRequest)
+
+
+def create_app(
+    deployment: Deployment,
+    *,
+    keys: Iterable[str] = (),
+    load: Load = load_runtime,
+    on_ready: Callable[[], None] = lambda: None,
+    on_dead: Callable[[BaseException], None] = lambda _: None,
+) -> FastAPI:
+    """An application that loads ``deployment`` in the background once it is started.
+
+    Args:
+        deployment: what to serve.
+        keys: API keys; none lets everybody in.
+        load: how models are loaded; tests pass their own.
+        on_ready: called when requests are taken.
+        on_dead: called once when serving has become impossible (loading failed, the engine died); whoever
+            runs the app ends it then.
+    """
+    # Otherwise streams are cut at SIGTERM instead of finishing while the server drains.
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+    serving = Serving(deployment, load, on_ready, on_dead)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        serving.begin()
+        yield
+        serving.end()
+
+    app = FastAPI(
+        title="genarm",
+        version=metadata.version("genarm"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.serving = serving
+    for module in (chat, running, models, health):
+        app.include_router(module.router)
+    app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
+    app.add_middleware(ApiKeys, keys=tuple(keys))
+    app.add_middleware(RequestId)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    if request.url.path.startswith("/v1/"):
+        route = f"{request.method} {clip(request.url.path)}"
+        request.app.state.serving.refused(request.state.request_id, route, error)
+    return error_response(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals in OpenAI's shape."""
+    assert isinstance(error, HTTPException)
+    route = f"{request.method} {clip(request.url.path)}"
+    if error.status_code == 404:
+        return error_response(UnknownRoute(f"Unknown request URL: {route}."))
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow")
+        return error_response(MethodNotAllowed(f"Not allowed: {route} (allowed: {allow}).", allow=allow))
+    return error_response(InvalidRequest(f"Bad request: {route}."))
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document with the bodies that ``json_body`` reads added to it."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        _, definitions = models_json_schema(
+            [(model, "validation") for model in REQUEST_BODIES], ref_template="#/components/schemas/{model}"
+        )
+        document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+        app.openapi_schema = document
+    return app.openapi_schema

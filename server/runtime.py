@@ -1,0 +1,138 @@
+"""Turns a deployment into loaded models, their tokenizers and an engine: the slow part of a start, free of
+HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from arm_models.errors import UserError
+from server.config import Deployment, EngineSettings, MemberSettings
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from arm_models.loading import ModelSource
+    from server.engine import EngineConfig, EngineStats, SequenceRequest, TokenOutput
+    from server.text import ChatTokenizer
+
+
+class EngineLike(Protocol):
+    """What the server needs of ``server.engine.EngineThread``; every method may be called from any thread."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes sequences."""
+
+    def start(self) -> None:
+        """Begins to step."""
+
+    @property
+    def stats(self) -> EngineStats:
+        """What the engine was doing after its last step."""
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Ends the thread; False when that took longer than ``timeout`` seconds."""
+
+    def add(self, request: SequenceRequest) -> Future[None]:
+        """Takes a sequence; the future raises ValueError when it is wrong."""
+
+    def change(self, sequence_id: str, mix: Mapping[str, float]) -> Future[int]:
+        """Index of the first token under the new mix; the future raises KeyError when the sequence is over."""
+
+    def abort(self, sequence_id: str) -> Future[None]:
+        """Drops a sequence; an unknown one is no error."""
+
+
+MakeEngine = Callable[[Callable[[list["TokenOutput"]], None], Callable[[BaseException], None]], EngineLike]
+"""(on_outputs, on_death) → an engine that has not started; both callbacks come from the engine's thread."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What serving needs of the loaded models.
+
+    Attributes:
+        tokenizer: chats to every member's prompt, tokens to text.
+        eos_ids: tokens that end an answer.
+        max_context: tokens each member can read, by member name.
+        vocab_size: token ids are below this.
+        fingerprint: changes with the models or the versions that run them.
+        make_engine: see ``MakeEngine``.
+    """
+
+    tokenizer: ChatTokenizer
+    eos_ids: frozenset[int]
+    max_context: Mapping[str, int]
+    vocab_size: int
+    fingerprint: str
+    make_engine: MakeEngine
+
+
+Load = Callable[[Deployment, Callable[[str], None]], Runtime]
+"""Loads a deployment, telling its progress line by line; raises UserError when that is impossible."""
+
+
+def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Runtime:
+    """Loads every model of ``deployment`` and builds the engine over them; takes seconds to minutes.
+
+    Raises:
+        UserError: a model, template or limit cannot be used; names it.
+    """
+    # Imported here because torch takes seconds, during which the server already answers /health.
+    from arm_models.loading import fingerprint, load_family
+    from server.engine import (
+        ATTENTION,
+        Engine,
+        EngineThread,
+        SelfTestError,
+        build_members,
+        register_attention,
+    )
+    from server.text import ChatTokenizer
+
+    config = _engine_config(deployment.engine)
+    register_attention()
+    family = load_family(
+        _source("base", deployment.base),
+        [_source(reward.name, reward) for reward in deployment.rewards],
+        attention=ATTENTION,
+        progress=progress,
+    )
+    progress("checking the cached forward of every model against the plain one")
+    try:
+        engine = Engine(build_members(family, config), config)
+    except SelfTestError as error:
+        raise UserError(str(error)) from None
+    members = (family.base, *family.rewards)
+    return Runtime(
+        tokenizer=ChatTokenizer({member.name: member.tokenizer for member in members}, engine.max_context),
+        eos_ids=family.eos_ids,
+        max_context=dict(engine.max_context),
+        vocab_size=family.base.vocab_size,
+        fingerprint=fingerprint(family),
+        make_engine=lambda on_outputs, on_death: EngineThread(engine, on_outputs, on_death),
+    )
+
+
+def _source(name: str, member: MemberSettings) -> ModelSource:
+    from arm_models.loading import ModelSource
+
+    return ModelSource(
+        name=name,
+        path=member.model,
+        device=member.device,
+        dtype=member.dtype,
+        chat_template=member.chat_template,
+    )
+
+
+def _engine_config(settings: EngineSettings) -> EngineConfig:
+    from server.engine import EngineConfig
+
+    try:
+        return EngineConfig(**settings.model_dump())
+    except ValueError as error:
+        raise UserError(f"engine: {error}") from None

@@ -1,0 +1,237 @@
+"""``genarm serve``: from flags and a file to a listening server, and to its orderly end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arm_models.errors import UserError
+from server.config import Deployment, read_api_keys, read_config_file, read_deployment
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+LAST_WORDS_SECONDS = 1.0
+"""How long a dead server still answers, so that errors reach the clients that wait for them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags win over the file; without --config and --base the shipped demo models are served."""
+    models = parser.add_argument_group("models (local folder or Hugging Face id; full model or LoRA adapter)")
+    models.add_argument("--config", type=Path, metavar="FILE", help="a deployment in YAML")
+    models.add_argument("--base", metavar="MODEL", help="the model that is guided")
+    models.add_argument(
+        "--reward", action="append", default=[], metavar="NAME=MODEL", help="a reward model; may be repeated"
+    )
+    models.add_argument(
+        "--model-name", metavar="ID", help="the id clients use (default: the base's last part)"
+    )
+    models.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N, for every model")
+    models.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="for every model")
+    http = parser.add_argument_group("http")
+    http.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    http.add_argument("--port", type=int, help="port to listen on (default: 8000; 0 takes a free one)")
+    http.add_argument("--api-key-file", metavar="FILE", help="keys that may use the server, one per line")
+    http.add_argument("--max-queue", type=int, metavar="N", help="requests that may wait (default: 256)")
+    http.add_argument(
+        "--drain-seconds", type=float, metavar="S", help="time running answers get at the end (default: 30)"
+    )
+    engine = parser.add_argument_group("engine")
+    engine.add_argument(
+        "--max-sequences", type=int, metavar="N", help="answers decoded side by side (default: 32)"
+    )
+    engine.add_argument("--kv-tokens", type=int, metavar="N", help="cache of each model, in tokens")
+    engine.add_argument(
+        "--deterministic",
+        action="store_true",
+        default=None,
+        help="bitwise equal logits alone and in any batch",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until a signal (exit code 0) or until serving is impossible (1; 2 when the models cannot be
+    loaded).
+    """
+    deployment = deployment_from(args)
+    keys = read_api_keys(deployment.http.api_key_file)
+    listening = _listen(deployment.http.host, deployment.http.port)
+    _log_to_stderr()
+    return _serve(deployment, keys, listening)
+
+
+def deployment_from(args: argparse.Namespace) -> Deployment:
+    """What the flags and the file declare together.
+
+    Raises:
+        UserError: one line that names the flag or the key at fault.
+    """
+    if args.config is not None:
+        source, declared = str(args.config), read_config_file(args.config)
+    elif args.base is not None:
+        source, declared = "command line", {}
+    elif args.reward:
+        raise UserError("--reward needs --base or --config: reward models are made for one base")
+    else:
+        source, declared = "demo", _demo()
+    return read_deployment(_with_flags(declared, args), source)
+
+
+def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    merged = dict(declared)
+    if args.base is not None:
+        merged["base"] = {**_mapping(merged.get("base")), "model": args.base}
+        merged.setdefault("model", Path(args.base).name or "base")
+    if args.model_name is not None:
+        merged["model"] = args.model_name
+    merged["rewards"] = _rewards(merged.get("rewards", ()), args.reward)
+    for section, names in (
+        ("http", ("host", "port", "api_key_file", "max_queue", "drain_seconds")),
+        ("engine", ("max_sequences", "kv_tokens", "deterministic")),
+    ):
+        flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+        if flags:
+            merged[section] = {**_mapping(merged.get(section)), **flags}
+    held = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name) is not None}
+    if held:
+        merged["base"] = {**_mapping(merged.get("base")), **held}
+        merged["rewards"] = [{**_mapping(reward), **held} for reward in merged["rewards"]]
+    return merged
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _rewards(declared: Any, flags: Sequence[str]) -> Any:
+    """The file's rewards with the flags' models: a known name gets the new model, an unknown one is added."""
+    if not flags or not isinstance(declared, (list, tuple)):
+        return declared
+    rewards = list(declared)
+    for flag in flags:
+        name, equals, model = flag.partition("=")
+        if not (name and equals and model):
+            raise UserError(f"--reward {flag}: must be NAME=MODEL")
+        same = [index for index, reward in enumerate(rewards) if _mapping(reward).get("name") == name]
+        if same:
+            rewards[same[0]] = {**rewards[same[0]], "model": model}
+        else:
+            rewards.append({"name": name, "model": model})
+    return rewards
+
+
+def _demo() -> dict[str, Any]:
+    from arm_models.demo.deployment import demo_deployment
+
+    demo = demo_deployment()
+    if demo.missing:
+        raise UserError(f"the demo models are not there ({demo.missing[0]}): run `genarm demo build`")
+    return {
+        "model": demo.model_id,
+        "description": demo.description,
+        "base": {"model": str(demo.base)},
+        "rewards": [
+            {
+                "name": reward.name,
+                "model": str(reward.path),
+                "description": reward.description,
+                "default": reward.default,
+                "range": reward.range,
+            }
+            for reward in demo.rewards
+        ],
+        "presets": {name: dict(weights) for name, weights in demo.presets.items()},
+    }
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound before anything slow begins, so that a taken port is known at once."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("genarm")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def _serve(deployment: Deployment, keys: frozenset[str], listening: socket.socket) -> int:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from server.api.serving import Serving
+    from server.app import create_app
+
+    class DrainingServer(uvicorn.Server):
+        """Lets running answers finish after the first signal while it still says so on /ready; ends at once
+        at the second.
+        """
+
+        fatal: BaseException | None = None
+        draining: Any = None
+        loop: asyncio.AbstractEventLoop
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+            """A signal came. Not passed on to uvicorn, which would close the port first."""
+            if self.draining is not None:
+                self.should_exit = self.force_exit = True
+                return
+            self.draining = asyncio.run_coroutine_threadsafe(self._drain(), self.loop)
+
+        async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+            """Serves until the end."""
+            self.loop = asyncio.get_running_loop()
+            await super().serve(sockets)
+
+        async def _drain(self) -> None:
+            await serving.drain(deployment.http.drain_seconds)
+            self.should_exit = True
+
+        def die(self, error: BaseException) -> None:
+            """Serving is impossible: last answers go out, then the process ends."""
+            self.fatal = error
+            loading_failed = isinstance(error, UserError)
+            self.loop.call_later(0 if loading_failed else LAST_WORDS_SECONDS, self._exit)
+
+        def _exit(self) -> None:
+            self.should_exit = True
+
+    host, port = listening.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def announce() -> None:
+        rewards = ", ".join(deployment.reward_names) or "none"
+        print(f"genarm: ready on {url} (model {deployment.model}; rewards {rewards})", flush=True)
+
+    app: FastAPI = create_app(
+        deployment, keys=keys, on_ready=announce, on_dead=lambda error: uvicorn_server.die(error)
+    )
+    serving: Serving = app.state.serving
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+    )
+    uvicorn_server = DrainingServer(config)
+    print(f"genarm: listening on {url}, loading {deployment.model}", flush=True)
+    uvicorn_server.run(sockets=[listening])
+    if isinstance(uvicorn_server.fatal, UserError):
+        raise uvicorn_server.fatal
+    if uvicorn_server.fatal is not None:
+        # The engine's thread may hang in a broken device; it must not keep the process alive.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    return 0

@@ -1,0 +1,291 @@
+"""Servers on loopback for tests: the real engine on tiny checkpoints, or an engine that does what the test says."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from transformers import PreTrainedTokenizerFast
+
+from server.api.serving import Phase, Serving
+from server.app import create_app
+from server.config import Deployment, read_deployment
+from server.engine import EngineDead, EngineStats, SequenceRequest, TokenOutput
+from server.runtime import Load, Runtime, load_runtime
+from server.text import ChatTokenizer
+
+OTHER_TEMPLATE = (
+    "Grade this:{% for message in messages %} {{ message.role }} says {{ message.content }};{% endfor %}"
+)
+
+
+class ScriptedEngine:
+    """Stands in for EngineThread: speaks ``script`` one token at a time, but only as far as the test lets it.
+
+    ``allow(n)`` lets every sequence have n more tokens; ``free()`` ends all waiting. ``kill()`` is the death of an engine.
+    """
+
+    def __init__(
+        self,
+        script: list[int],
+        on_outputs: Callable[[list[TokenOutput]], None],
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        self.script = script
+        self.alive = False
+        self.requests: dict[str, SequenceRequest] = {}
+        self.finished: list[str] = []
+        self.aborted: list[str] = []
+        self.mixes: list[Mapping[str, float]] = []
+        self._spoken: dict[str, int] = {}
+        self._allowed = 0
+        self._on_outputs = on_outputs
+        self._on_death = on_death
+        self._lock = threading.RLock()
+
+    @property
+    def stats(self) -> EngineStats:
+        return EngineStats(len(self._spoken), 0, 0, 0, {"base": 0.5})
+
+    def start(self) -> None:
+        self.alive = True
+
+    def stop(self, timeout: float | None = None) -> bool:
+        self.alive = False
+        return True
+
+    def add(self, request: SequenceRequest) -> "Future[None]":
+        with self._lock:
+            self.requests[request.id] = request
+            self.mixes.append(dict(request.mix))
+            self._spoken[request.id] = 0
+            future: Future[None] = Future()
+            future.set_result(None)
+            self._speak()
+        return future
+
+    def change(self, sequence_id: str, mix: Mapping[str, float]) -> "Future[int]":
+        future: Future[int] = Future()
+        with self._lock:
+            if not self.alive:
+                future.set_exception(EngineDead("dead"))
+            elif sequence_id not in self._spoken:
+                future.set_exception(KeyError(sequence_id))
+            else:
+                self.mixes.append(dict(mix))
+                future.set_result(self._spoken[sequence_id])
+        return future
+
+    def abort(self, sequence_id: str) -> "Future[None]":
+        future: Future[None] = Future()
+        future.set_result(None)
+        with self._lock:
+            if self._spoken.pop(sequence_id, None) is not None:
+                self.aborted.append(sequence_id)
+        return future
+
+    def allow(self, tokens: int) -> None:
+        with self._lock:
+            self._allowed += tokens
+            self._speak()
+
+    def free(self) -> None:
+        self.allow(10**9)
+
+    def kill(self) -> None:
+        with self._lock:
+            self.alive = False
+            outputs = [TokenOutput(one, spoken, -1, "error", "boom") for one, spoken in self._spoken.items()]
+            self._on_outputs(outputs)
+            self._on_death(RuntimeError("/secret/path: boom"))
+
+    def _speak(self) -> None:
+        while outputs := [self._next(one) for one, spoken in self._spoken.items() if spoken < self._allowed]:
+            for output in outputs:
+                self._spoken[output.id] += 1
+                if output.finish_reason is not None:
+                    del self._spoken[output.id]
+                    self.finished.append(output.id)
+            self._on_outputs(outputs)
+
+    def _next(self, sequence_id: str) -> TokenOutput:
+        sampling = self.requests[sequence_id].sampling
+        index = self._spoken[sequence_id]
+        token = self.script[index % len(self.script)]
+        reason = "stop" if token in sampling.stop_token_ids else None
+        if reason is None and index + 1 == sampling.max_tokens:
+            reason = "length"
+        return TokenOutput(sequence_id, index, token, reason)
+
+
+@dataclass
+class Live:
+    """A server that listens: its address, its state, and for scripted ones its engines."""
+
+    url: str
+    serving: Serving
+    server: uvicorn.Server
+    engines: list[ScriptedEngine]
+
+    @property
+    def engine(self) -> ScriptedEngine:
+        return self.engines[-1]
+
+    def client(self, **headers: str) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, headers=headers)
+
+    def chat(self, **fields: Any) -> httpx.Response:
+        """One request that does not stream; ``model`` and ``messages`` are filled in."""
+        with self.client() as client:
+            return client.post("/v1/chat/completions", json=self.body(**fields))
+
+    def body(self, **fields: Any) -> dict[str, Any]:
+        default = {"model": self.serving.deployment.model, "messages": [{"role": "user", "content": "hello"}]}
+        return {**default, **fields}
+
+    def stream(self, **fields: Any) -> "list[dict[str, Any]]":
+        """The chunks of one stream; asserts that it ended with [DONE]."""
+        with self.client() as client, self.open(client, **fields) as events:
+            chunks = list(events)
+        assert chunks[-1] == "[DONE]"
+        return chunks[:-1]
+
+    @contextlib.contextmanager
+    def open(self, client: httpx.Client, **fields: Any) -> Iterator[Iterator[Any]]:
+        """A stream under way: its events as they come, "[DONE]" among them."""
+        body = self.body(stream=True, **fields)
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert response.status_code == 200, response.read()
+            assert response.headers["content-type"].startswith("text/event-stream")
+            yield (_event(line) for line in response.iter_lines() if line.startswith("data: "))
+
+
+def _event(line: str) -> Any:
+    data = line.removeprefix("data: ")
+    return data if data == "[DONE]" else json.loads(data)
+
+
+@contextlib.contextmanager
+def live(deployment: Deployment, load: Load, wait: bool = True, **options: Any) -> Iterator[Live]:
+    """Runs the app in a thread with a real uvicorn on a free port."""
+    app = create_app(deployment, load=load, **options)
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    serving: Serving = app.state.serving
+    try:
+        until(lambda: server.started and (not wait or serving.phase is not Phase.LOADING), 60)
+        host, port = listening.getsockname()[:2]
+        yield Live(f"http://{host}:{port}", serving, server, [])
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Waits for ``condition``; fails when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="session", name="until")
+def until_fixture() -> Callable[..., None]:
+    return until
+
+
+@pytest.fixture(scope="session")
+def declared(make_checkpoint: Callable[..., Path]) -> dict[str, Any]:
+    """A deployment of tiny random models: a Llama base, two rewards, one of which reads another template."""
+    return {
+        "model": "tiny",
+        "base": {"model": str(make_checkpoint("llama", "served-base", seed=1))},
+        "rewards": [
+            {
+                "name": "helpful",
+                "model": str(make_checkpoint("llama", "served-helpful", seed=2)),
+                "description": "helps",
+                "default": 1.0,
+            },
+            {
+                "name": "harmless",
+                "model": str(make_checkpoint("qwen3", "served-harmless", seed=3, template=OTHER_TEMPLATE)),
+                "default": 0.5,
+                "range": [-1.0, 3.0],
+            },
+        ],
+        "presets": {"kind": {"harmless": 2.0}, "plain": {}},
+    }
+
+
+@pytest.fixture(scope="session")
+def deployment(declared: dict[str, Any]) -> Deployment:
+    return read_deployment(declared, "test")
+
+
+@pytest.fixture(scope="session")
+def real(deployment: Deployment) -> Iterator[Live]:
+    """A server on the real engine; shared, so leave nothing running."""
+    with live(deployment, load_runtime) as server:
+        assert server.serving.phase is Phase.READY
+        yield server
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., contextlib.AbstractContextManager[Live]]:
+    """``serve(deployment, load, keys=…)``: a server of one's own."""
+    return live
+
+
+@pytest.fixture
+def scripted(
+    deployment: Deployment, tiny_tokenizer: PreTrainedTokenizerFast
+) -> Callable[..., contextlib.AbstractContextManager[Live]]:
+    """``scripted("text", http={…})``: a server whose engine speaks this text over and over; ``.engine`` controls it."""
+
+    @contextlib.contextmanager
+    def make(text: str = "abc ", **sections: Any) -> Iterator[Live]:
+        changed = deployment.model_dump()
+        options = {name: sections.pop(name) for name in ("keys", "on_dead") if name in sections}
+        for name, fields in sections.items():
+            changed[name] = {**changed[name], **fields}
+        engines: list[ScriptedEngine] = []
+        script = tiny_tokenizer.encode(text, add_special_tokens=False)
+
+        def load(_: Deployment, __: Callable[[str], None]) -> Runtime:
+            names = ("base", *deployment.reward_names)
+            contexts = dict.fromkeys(names, 256)
+            tokenizers = dict.fromkeys(names, tiny_tokenizer)
+
+            def make_engine(*callbacks: Any) -> ScriptedEngine:
+                engines.append(ScriptedEngine(script, *callbacks))
+                return engines[-1]
+
+            return Runtime(
+                tokenizer=ChatTokenizer(tokenizers, contexts),
+                eos_ids=frozenset({0}),
+                max_context=contexts,
+                vocab_size=len(tiny_tokenizer),
+                fingerprint="fp_test",
+                make_engine=make_engine,
+            )
+
+        with live(read_deployment(changed, "test"), load, **options) as server:
+            server.engines = engines
+            yield server
+
+    return make
