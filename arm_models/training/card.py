@@ -1,0 +1,108 @@
+"""What is said about a trained reward: arm.json for programs, README.md for people."""
+
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from arm_models.training.config import TrainConfig
+
+ARM_JSON = "arm.json"
+FOLDERS = ("model_name_or_path", "dataset_name", "eval_dataset", "output_dir", "chat_template_path")
+
+
+@dataclass(frozen=True)
+class RewardCard:
+    """A trained reward: where it comes from and what it measured.
+
+    format, pairs, held_out, digest: of the data. results: the last training figures and the held-out ones.
+    """
+
+    config: TrainConfig
+    tokenizer_hash: str
+    template_hash: str | None
+    eos_token: str
+    format: str
+    pairs: int
+    held_out: int
+    digest: str
+    steps: int
+    results: dict[str, float]
+
+    @property
+    def reward_name(self) -> str:
+        """What a deployment calls it unless told otherwise."""
+        return self.config.reward_name or Path(self.config.output_dir).resolve().name
+
+    def arm_json(self) -> dict[str, Any]:
+        """The content of arm.json. Paths are cut to their last part: they mean nothing elsewhere."""
+        settings = {name: _portable(name, value) for name, value in asdict(self.config).items()}
+        for name in ("resume_from_checkpoint", "overwrite_output_dir"):
+            del settings[name]
+        return {
+            "version": 1,
+            "reward_name": self.reward_name,
+            "loss": self.config.loss,
+            "beta_r": self.config.beta,
+            "base_tokenizer_sha256": self.tokenizer_hash,
+            "chat_template_sha256": self.template_hash,
+            "eos_token": self.eos_token,
+            "data": {
+                "format": self.format,
+                "pairs": self.pairs,
+                "held_out_pairs": self.held_out,
+                "sha256": self.digest,
+            },
+            "steps": self.steps,
+            "results": self.results,
+            "settings": settings | {"learning_rate": self.config.peak_learning_rate},
+        }
+
+    def readme(self) -> str:
+        """A model card."""
+        config = self.config
+        kind = "LoRA adapter (PEFT)" if config.use_peft else "full checkpoint"
+        loss = "summed log-probs of the answer, EOS included, no reference model"
+        if config.length_normalized:
+            loss = "mean log-probs of the answer (the length-normalised variant)"
+        if config.sft_weight:
+            loss += f", plus {config.sft_weight:g} x the chosen answer's NLL per {config.sft_reduction}"
+        figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in self.results.items())
+        command = " ".join(
+            shlex.quote(part)
+            for name, value in config.changed().items()
+            if name not in ("resume_from_checkpoint", "overwrite_output_dir")
+            for part in _flag(name, _portable(name, value))
+        )
+        library = "peft" if config.use_peft else "transformers"
+        base = _portable("model_name_or_path", config.model_name_or_path)
+        hub = f"base_model: {config.model_name_or_path}\n" if base == config.model_name_or_path else ""
+        return (
+            f"---\nlibrary_name: {library}\npipeline_tag: text-generation\n{hub}tags:\n- autoregressive-reward-model\n"
+            f"- genarm\n---\n\n# {self.reward_name}\n\nAn autoregressive reward model (ARM): a {kind}, trained from "
+            f"`{base}`. The log-probability it gives a response is\nthat response's reward; `genarm serve` adds it, "
+            "token by token and weighted per request, to a base model with the same tokenizer.\n\n"
+            f"**Loss**: {config.loss}, β_r = {config.beta:g}, {loss}.\n\n"
+            f"**Data**: `{Path(config.dataset_name).name}` ({self.format}): {self.pairs} pairs, {self.held_out} held out; "
+            f"sha256 {self.digest[:16]}….\n\n| after {self.steps} updates | |\n|---|---|\n{figures}\n\n"
+            f"```\ngenarm train {command}\n```\n"
+        )
+
+
+def write_card(folder: Path, card: RewardCard) -> None:
+    """Write arm.json and README.md into ``folder``."""
+    text = json.dumps(card.arm_json(), indent=2, ensure_ascii=False) + "\n"
+    (folder / ARM_JSON).write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(card.readme(), encoding="utf-8")
+
+
+def _portable(name: str, value: Any) -> Any:
+    if name in FOLDERS and isinstance(value, str) and Path(value).expanduser().exists():
+        return Path(value).expanduser().resolve().name
+    return Path(value).name if name == "output_dir" else value
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    values = [str(item) for item in value] if isinstance(value, tuple) else [str(value)]
+    return [f"--{name}", *([] if value is True else values)]
