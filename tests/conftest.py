@@ -168,7 +168,9 @@ def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
             for key, parameter in adapted.named_parameters():
                 if "lora_" in key:
                     torch.nn.init.normal_(parameter, std=0.2)
-        adapted.save_pretrained(folder)
+        with warnings.catch_warnings():  # it saves the embeddings too where they are adapted, and says so
+            warnings.filterwarnings("ignore", "Setting `save_embedding_layers`", UserWarning)
+            adapted.save_pretrained(folder)
         return folder
 
     return make

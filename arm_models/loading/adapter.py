@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModelForCausalLM, set_peft_model_state_dict
+from peft import LoraConfig, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
@@ -46,12 +46,14 @@ class AdapterSwitch:
                     )
                 else:
                     self._peft.add_adapter(name, config)
-                result = set_peft_model_state_dict(self._peft, tensors, adapter_name=name)
+                own = self._own_tensors(name, checkpoint, tensors)
+                result = set_peft_model_state_dict(self._peft, own, adapter_name=name)
         except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
             raise checkpoint.error(
                 f"the adapter does not fit its backbone: {_fitting_line(error)}"
             ) from error
-        self._check_complete(name, checkpoint, tensors, list(result.unexpected_keys))
+        if result.unexpected_keys:
+            raise checkpoint.error(f"the backbone has no place for {result.unexpected_keys[0]}")
         self._peft.to(self.backbone.dtype).eval().requires_grad_(False)
         self._layers = [
             module
@@ -75,18 +77,23 @@ class AdapterSwitch:
             self._peft.base_model.set_adapter(name, inference_mode=True)
         self.active = name
 
-    def _check_complete(
-        self, name: str, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor], unexpected: list[str]
-    ) -> None:
-        from peft import get_peft_model_state_dict
-
-        if unexpected:
-            raise checkpoint.error(f"the backbone has no place for the adapter's tensor {unexpected[0]}")
-        with _quiet_peft():
-            expected = get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
+    def _own_tensors(
+        self, name: str, checkpoint: Checkpoint, tensors: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """The adapter's tensors, all there, without the copies of the backbone's that peft saves with some."""
+        expected = get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
         missing = sorted(set(expected) - set(tensors))
         if missing:
             raise checkpoint.error(f"the adapter lacks {len(missing)} tensors, the first {missing[0]}")
+        shared = {_plain_name(key): tensor for key, tensor in self.backbone.state_dict().items()}
+        for key in sorted(set(tensors) - set(expected)):
+            kept = shared.get(_plain_name(key))
+            if kept is None:
+                raise checkpoint.error(f"the backbone has no place for the adapter's tensor {key}")
+            copied = tensors[key].to(kept)
+            if copied.shape != kept.shape or not torch.equal(copied, kept):
+                raise checkpoint.error(f"it brings its own {key}, which would change the shared backbone")
+        return {key: tensors[key] for key in expected}
 
 
 def lora_config(checkpoint: Checkpoint) -> LoraConfig:
@@ -95,7 +102,7 @@ def lora_config(checkpoint: Checkpoint) -> LoraConfig:
     kind = raw.get("peft_type")
     if kind != "LORA":
         raise checkpoint.error(f"adapters of type {kind} are not supported, only LORA")
-    if raw.get("auto_mapping") and raw.get("task_type") not in (None, "CAUSAL_LM"):
+    if raw.get("task_type") not in (None, "CAUSAL_LM"):
         raise checkpoint.error(f"an adapter for {raw.get('task_type')}, not for a causal language model")
     for field_name in ("layer_replication", "alora_invocation_tokens", "megatron_config"):
         if raw.get(field_name):
@@ -123,6 +130,11 @@ def backbone_path(checkpoint: Checkpoint) -> str:
     if not isinstance(path, str) or not path:
         raise checkpoint.error("adapter_config.json names no base_model_name_or_path")
     return path
+
+
+def _plain_name(key: str) -> str:
+    """A parameter's name as it is in the backbone without adapters."""
+    return key.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def _fitting_line(error: BaseException) -> str:

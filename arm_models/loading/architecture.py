@@ -17,7 +17,6 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedCon
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 RECORDER = "genarm_recorder"
-LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 #: Passed by some architectures and without meaning for an attention function that has its own cache and mask.
 HARMLESS = frozenset(
     {
@@ -37,6 +36,7 @@ HARMLESS = frozenset(
 #: Tokens 1-2 and 4-5 are the same at the same positions after different neighbours.
 TOKENS = (3, 1, 2, 4, 1, 2)
 POSITIONS = (0, 1, 2, 0, 1, 2)
+KEPT = (1, 2, 4, 5)
 
 
 class Unsupported(Exception):
@@ -88,8 +88,14 @@ def check_config(config: PretrainedConfig) -> None:
     if not isinstance(getattr(config, "max_position_embeddings", None), int):
         raise Unsupported(f"{config.model_type} names no max_position_embeddings")
     rope = str((getattr(config, "rope_parameters", None) or {}).get("rope_type", "default"))
-    if rope in LENGTH_DEPENDENT_ROPE:
+    if "dynamic" in rope or rope == "longrope":
         raise Unsupported(f"its rotary embedding ({rope}) changes with the length of the context")
+    # Some of these are made by masks alone, which the recorder cannot see.
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    if kinds:
+        raise Unsupported(
+            f"{config.model_type} has layers of kind {kinds[0]}; only full attention is honoured"
+        )
 
 
 def inspect_config(config: PretrainedConfig) -> AttentionShape | None:
@@ -104,12 +110,13 @@ def inspect_config(config: PretrainedConfig) -> AttentionShape | None:
             model = AutoModelForCausalLM.from_config(
                 copy.deepcopy(config), attn_implementation=RECORDER, trust_remote_code=False
             )
-    except ValueError as error:
-        raise Unsupported(f"{config.model_type} takes no other attention: {error}") from error
+    except Exception as error:  # whatever an architecture's own code raises on a config it cannot build
+        reason = "it cannot be given another attention" if RECORDER in str(error) else "it cannot be built"
+        raise Unsupported(f"{config.model_type}: {reason}: {error}") from error
     try:
         return _inspect(model.eval())[0]
     except (NotImplementedError, RuntimeError):
-        return None  # data-dependent routing (mixtures of experts) cannot run without data
+        return None  # data-dependent code, such as the routing of experts, cannot run without data
 
 
 def inspect_model(model: Any, attention: str) -> AttentionShape:
@@ -120,15 +127,18 @@ def inspect_model(model: Any, attention: str) -> AttentionShape:
     """
     _register()
     with _switched(model, attention):
-        shape, recording, logits = _inspect(model)
+        try:
+            shape, recording, logits = _inspect(model)
+        except RuntimeError as error:
+            raise Unsupported(f"its forward fails: {error}") from error
     if not bool(torch.isfinite(logits).all()):
         raise Unsupported("its logits are not finite (broken weights, or a dtype too narrow for them)")
     tolerance = 1e-4 if logits.dtype == torch.float32 else 0.05
-    leak = float((logits[1:3] - logits[4:6]).abs().max() / logits.abs().max().clamp_min(1e-6))
+    leak = float((logits[:2] - logits[2:]).abs().max() / logits.abs().max().clamp_min(1e-6))
     if leak > tolerance or recording.shifted > tolerance:
         raise Unsupported(
-            "its tokens meet outside attention (state space, convolution, linear attention) or it makes its own "
-            "positions"
+            "its tokens meet outside attention (state space, convolution, linear attention) or it makes "
+            "its own positions"
         )
     return shape
 
@@ -149,7 +159,7 @@ def _inspect(model: Any) -> tuple[AttentionShape, Recording, torch.Tensor]:
 
 
 def _forward(model: Any, recording: Recording) -> torch.Tensor:
-    """Logits [6, rows of the head] of the probe tokens, called as the engine calls a member."""
+    """Logits [4, rows of the head] behind the KEPT tokens, called as the engine calls a member."""
     device = model.get_input_embeddings().weight.device
     with torch.no_grad():
         try:
@@ -157,14 +167,16 @@ def _forward(model: Any, recording: Recording) -> torch.Tensor:
                 input_ids=torch.tensor([TOKENS], device=device),
                 position_ids=torch.tensor([POSITIONS], device=device),
                 use_cache=False,
-                logits_to_keep=torch.arange(len(TOKENS), device=device),
+                logits_to_keep=torch.tensor(KEPT, device=device),
                 recording=recording,
             )
-        except TypeError as error:
+        except (TypeError, AttributeError, ValueError) as error:
             raise Unsupported(
-                f"{model.config.model_type} does not hand metadata to its attention: {error}"
+                f"{model.config.model_type} cannot be called as the engine calls a model: {error}"
             ) from error
     logits: torch.Tensor = output.logits[0]
+    if logits.shape[0] != len(KEPT):
+        raise Unsupported(f"{model.config.model_type} does not honour logits_to_keep")
     return logits
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from arm_models.errors import CheckpointError
+from arm_models.loading.source import DTYPES
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -46,6 +48,14 @@ class Checkpoint:
         """The JSON object in a file of the folder, None if there is no such file."""
         path = self.folder / file_name
         return read_json(self.name, path) if path.is_file() else None
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """What its weights are stored in; raises CheckpointError unless that is float32, bfloat16 or float16."""
+        name = self.config.get("dtype") or self.config.get("torch_dtype") or _first_dtype(self.weights[0])
+        if name not in DTYPES:
+            raise self.error(f"its weights are {name}; read are {', '.join(DTYPES)}")
+        return DTYPES[name]
 
     @property
     def digest(self) -> str:
@@ -168,6 +178,13 @@ def _tensor_names(name: str, path: Path) -> set[str]:
             pointer = file.read(30).startswith(b"version https://git-lfs")
         reason = "is a Git LFS pointer: run `git lfs pull`" if pointer else f"is torn: {one_line(error)}"
         raise CheckpointError(f"{name}: {path} {reason}") from error
+
+
+def _first_dtype(path: Path) -> str:
+    with safe_open(path, framework="pt") as tensors:
+        dtypes = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118  not a dict
+    stored = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+    return next((stored.get(dtype, dtype) for dtype in sorted(dtypes)), "none")
 
 
 def _no_weights(folder: Path, expected: str) -> str:

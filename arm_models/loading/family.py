@@ -179,28 +179,27 @@ class _Loader:
     def _backbone(self, source: ModelSource, checkpoint: Checkpoint, *, shared: bool) -> _Backbone:
         """A copy this member may use: an adapter any, a full model one that no other full model has."""
         device = resolve_device(source)
-        wanted = resolve_dtype(source, device)
+        dtype = resolve_dtype(source, device) or checkpoint.stored_dtype
         for backbone in self.backbones:
-            same = backbone.checkpoint.folder == checkpoint.folder and backbone.device == device
-            if same and wanted in (backbone.dtype, None) and (shared or not backbone.serves_full_member):
+            kept = (backbone.checkpoint.folder, backbone.device, backbone.dtype)
+            if kept == (checkpoint.folder, device, dtype) and (shared or not backbone.serves_full_member):
                 return backbone
-        backbone = self._read(checkpoint, device, wanted)
+        backbone = self._read(checkpoint, device, dtype)
         self.backbones.append(backbone)
         return backbone
 
-    def _read(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype | None) -> _Backbone:
+    def _read(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> _Backbone:
         config = _read_config(checkpoint)
         try:
             inspect_config(config)
         except Unsupported as error:
             raise checkpoint.error(str(error)) from error
-        label = "the checkpoint's dtype" if dtype is None else str(dtype).removeprefix("torch.")
-        self.progress(f"loading {checkpoint.name}: {checkpoint.folder} ({label}, {device})")
+        self.progress(f"loading {checkpoint.name}: {checkpoint.folder} ({dtype}, {device})")
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 checkpoint.folder,
                 config=config,
-                dtype=dtype or "auto",
+                dtype=dtype,
                 attn_implementation=self.attention,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -210,14 +209,12 @@ class _Loader:
         except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
             raise checkpoint.error(f"cannot be loaded: {one_line(error)}") from error
         _check_complete(checkpoint, info)
-        if model.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise checkpoint.error(f"its weights are {model.dtype}; bfloat16, float16 and float32 are read")
         self._check_attention(checkpoint, model)
         try:
             model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError as error:
             raise checkpoint.error(f"does not fit into the memory of {device}") from error
-        return _Backbone(checkpoint, model, device, model.dtype, AdapterSwitch(model))
+        return _Backbone(checkpoint, model, device, dtype, AdapterSwitch(model))
 
     def _check_attention(self, checkpoint: Checkpoint, model: Any) -> None:
         # A failed switch only warns and then runs without the engine's cache.
