@@ -12,6 +12,7 @@ many at once (after preemption, or by a member whose weight has just left 0).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -54,7 +55,7 @@ class Queries:
         if self.replay:
             count = self.stop - self.start
             keys, values = keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1)
-        heads, tokens, width = query.shape
+        heads, _, width = query.shape
         groups = heads // keys.shape[1]
         if self.mask.shape[0] == 1 and self.mask.shape[2] > 1:
             return self._attend_chunk(query, keys, values, groups, scale)
@@ -120,11 +121,12 @@ class Span:
 
 
 def lay_out(
-    spans: Sequence[Span], dtype: torch.dtype, device: torch.device, pad_to: int = 0
+    spans: Sequence[Span], dtype: torch.dtype, device: torch.device, multiple: int = 1
 ) -> tuple[Layout, list[int]]:
     """Pack spans into one row of tokens.
 
-    Single response tokens of one slab come first and side by side, in row order; then replays, then prompt chunks.
+    Single response tokens of one slab come first and side by side, in row order; then replays, then prompt chunks, then
+    padding up to a multiple of ``multiple`` tokens.
 
     Returns:
         the layout, and for each span the index of its first token in the packed row.
@@ -142,7 +144,7 @@ def lay_out(
     for i in order[len(singles) :]:
         build = _prompt_chunk if spans[i].is_prompt else _replay
         parts.extend(build(spans[i], offsets[i], dtype, device))
-    layout = Layout(max(total, pad_to), _writes(spans, offsets, device), tuple(parts))
+    layout = Layout(total + -total % multiple, _writes(spans, offsets, device), tuple(parts))
     return layout, offsets
 
 
@@ -193,9 +195,7 @@ def _replay(span: Span, offset: int, dtype: torch.dtype, device: torch.device) -
         lengths = list(range(position + 1, stop + 1))
         mask = _lengths_mask(lengths, length, dtype, device)[:, None, None]
         begin = offset + position - span.start
-        part = Queries(
-            begin, begin + len(lengths), span.row.slab, span.row.index, 1, mask, None, replay=True
-        )
+        part = Queries(begin, begin + len(lengths), span.row.slab, span.row.index, 1, mask, None, replay=True)
         parts.append(part)
         position = stop
     return parts
@@ -228,9 +228,9 @@ def cached_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,  # noqa: ARG001  (transformers passes it; the layout has the masks)
     scaling: float | None = None,
-    dropout: float = 0.0,
+    dropout: float = 0.0,  # noqa: ARG001
     *,
     cache_layout: Layout | None = None,
     **options: object,
@@ -270,7 +270,9 @@ def register_attention() -> str:
 @contextmanager
 def stock_attention(model: torch.nn.Module) -> Iterator[None]:
     """While it lasts, ``model`` computes attention as transformers does without the engine."""
-    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    configs: dict[int, Any] = {
+        id(part.config): part.config for part in model.modules() if hasattr(part, "config")
+    }
     hooked = [config for config in configs.values() if config._attn_implementation == ATTENTION]
     for config in hooked:
         config._attn_implementation = "sdpa"

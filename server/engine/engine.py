@@ -148,7 +148,7 @@ class Engine:
         if not all(sound):
             # A row of NaN must not reach the sampler; the sequence ends with an error, its neighbours go on.
             mixed = torch.where(torch.tensor(sound, device=mixed.device)[:, None], mixed, 0.0)
-        draws = [sequence.request.sampling.draw(len(sequence.response)) for sequence in drawing]
+        draws = [sequence.request.sampling.draw(sequence.position) for sequence in drawing]
         tokens = sample(mixed, draws).tolist()
         logprobs = _logprobs(drawing, mixed, tokens)
         outputs = []

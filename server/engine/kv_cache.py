@@ -69,7 +69,9 @@ class Slab:
     def resize(self, rows: int) -> None:
         """Give the slab memory for ``rows`` rows, keeping those in use."""
         layers, two, _, capacity, heads, width = self.data.shape
-        grown = self.data.new_zeros(layers, two, rows, capacity, heads, width)
+        # An ordinary tensor even when a step grows it in inference mode: rows also move between steps.
+        with torch.inference_mode(False):
+            grown = self.data.new_zeros(layers, two, rows, capacity, heads, width)
         grown[:, :, : len(self.owners)] = self.data[:, :, : len(self.owners)]
         self.data = grown
 
@@ -141,6 +143,12 @@ class KVCache:
             slab.owners[index] = last
             self._rows[last] = (slab, index)
 
+    def trim(self) -> None:
+        """Give the memory of unused rows back."""
+        for slab in self._slabs.values():
+            if slab.allocated > len(slab.owners):
+                slab.resize(len(slab.owners))
+
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` when rows, owners and the budget do not add up."""
         for slab in self._slabs.values():
@@ -170,20 +178,15 @@ class KVCache:
     def _slab(self, capacity: int) -> Slab:
         if capacity not in self._slabs:
             shape = self.shape
-            empty = torch.zeros(
-                (shape.layers, 2, 0, capacity, shape.kv_heads, shape.head_dim),
-                dtype=shape.dtype,
-                device=shape.device,
-            )
+            size = (shape.layers, 2, 0, capacity, shape.kv_heads, shape.head_dim)
+            empty = torch.zeros(size, dtype=shape.dtype, device=shape.device)
             self._slabs[capacity] = Slab(capacity, empty)
         return self._slabs[capacity]
 
     def _grow(self, slab: Slab) -> None:
         """Half as many rows again, so that copies stay rare; less where the budget is short of that."""
         if self._spare_rows(slab) < 1:
-            for other in self._slabs.values():
-                if other.allocated > len(other.owners):
-                    other.resize(len(other.owners))
+            self.trim()
         wanted = max(4, slab.allocated // 2)
         slab.resize(slab.allocated + min(wanted, self._spare_rows(slab)))
 

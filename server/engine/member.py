@@ -11,7 +11,8 @@ from server.engine.config import EngineConfig
 from server.engine.kv_cache import BLOCK, KVCache, KVShape, capacity_for
 
 INVARIANT_ROWS = 4
-"""Matrix products give a row the same bits from this many rows on; fewer take other code paths."""
+"""Rows a matrix product needs per thread to give each row the bits it has in any larger product; with fewer, other code
+runs. Measured, and checked again at start (:meth:`Member.check_batch_invariance`)."""
 
 
 class SelfTestError(RuntimeError):
@@ -43,7 +44,7 @@ class Member:
         self.input_size = loaded.input_size
         self.vocab_size = loaded.vocab_size
         self.cache = KVCache(kv_shape(loaded), max_tokens)
-        self._min_rows = INVARIANT_ROWS if deterministic else 1
+        self._row_multiple = INVARIANT_ROWS * torch.get_num_threads() if deterministic else 1
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute every chunk, fill the cache, and return next-token logits.
@@ -58,7 +59,7 @@ class Member:
             Span(self.cache.row(chunk.owner), chunk.start, len(chunk.tokens), chunk.is_prompt)
             for chunk in chunks
         ]
-        layout, offsets = lay_out(spans, self.loaded.dtype, device, pad_to=self._min_rows)
+        layout, offsets = lay_out(spans, self.loaded.dtype, device, multiple=self._row_multiple)
         tokens, positions = [0] * layout.tokens, [0] * layout.tokens
         keep: list[int] = []
         for chunk, offset in zip(chunks, offsets, strict=True):
@@ -68,8 +69,7 @@ class Member:
             if chunk.wants_logits:
                 keep.append(end - 1)
         wanted = len(keep)
-        if wanted:
-            keep.extend([keep[-1]] * (self._min_rows - wanted))
+        keep.extend(keep[-1:] * (-wanted % self._row_multiple))
         logits = self._run(tokens, positions, keep, layout)
         return logits[:wanted, : self.vocab_size].float()
 
@@ -99,11 +99,11 @@ class Member:
             stop = min(start + chunk, prompt) if is_prompt else start + 1
             self.cache.reserve(owner, stop)
             spans = [Span(self.cache.row(owner), start, stop - start, is_prompt)]
-            layout, _ = lay_out(spans, self.loaded.dtype, self.loaded.device, pad_to=self._min_rows)
+            layout, _ = lay_out(spans, self.loaded.dtype, self.loaded.device, multiple=self._row_multiple)
             padding = [0] * (layout.tokens - (stop - start))
             positions = [*range(start, stop), *padding]
-            logits = self._run([*tokens[start:stop], *padding], positions, [*range(stop - start)], layout)
-            rows.append(logits[:, : self.vocab_size].float())
+            logits = self._run([*tokens[start:stop], *padding], positions, [*range(layout.tokens)], layout)
+            rows.append(logits[: stop - start, : self.vocab_size].float())
             start = stop
         self.cache.free(owner)
         return torch.cat(rows).log_softmax(-1)
@@ -127,12 +127,49 @@ class Member:
                 f"{self.name}: probabilities through the cache differ from the plain forward by {worst:.2g}"
             )
 
+    @torch.inference_mode()
+    def check_batch_invariance(self) -> None:
+        """Compare, bit for bit, one context's logits computed alone and among others: as a prompt, and decoding.
+
+        Raises:
+            SelfTestError: they differ, so ``deterministic`` cannot be promised for this model on this device.
+        """
+        generator = torch.Generator().manual_seed(0)
+        length = min(40, self.max_length, BLOCK)
+        batch = min(32, self.cache.num_blocks)
+        texts = torch.randint(self.vocab_size, (batch, length), generator=generator).tolist()
+        prompt_alone, token_alone = self._prompt_then_token(texts[:1])
+        for others in (1, 2, 3, 5, 8, 15, 31):
+            prompt, token = self._prompt_then_token(texts[: others + 1])
+            if not (torch.equal(prompt, prompt_alone) and torch.equal(token, token_alone)):
+                raise SelfTestError(
+                    f"{self.name}: logits in a batch of {others + 1} are not bit-equal to those alone on "
+                    f"{self.loaded.device} in {self.loaded.dtype}; run without deterministic"
+                )
+
+    def _prompt_then_token(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of the first text behind all but its last token, and behind that one too."""
+        owners = [object() for _ in texts]
+        for owner in owners:
+            self.cache.reserve(owner, len(texts[0]))
+        prompts = [Chunk(owner, text[:-1], 0, True, True) for owner, text in zip(owners, texts, strict=True)]
+        decodes = [
+            Chunk(owner, text[-1:], len(text) - 1, False, True)
+            for owner, text in zip(owners, texts, strict=True)
+        ]
+        result = self.forward(prompts)[0], self.forward(decodes)[0]
+        for owner in owners:
+            self.cache.free(owner)
+        return result
+
     def plain_log_probs(self, tokens: Sequence[int]) -> torch.Tensor:
         """Log-probs [len(tokens), vocab_size] of the same model run by transformers alone, without the hook."""
         model, device = self.loaded.model, self.loaded.device
         self.loaded.activate()
         with stock_attention(model):
-            logits = model(input_ids=torch.tensor([list(tokens)], device=device), use_cache=False).logits[0]
+            ids = torch.tensor([list(tokens)], device=device)
+            output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        logits: torch.Tensor = output.logits[0]
         return logits[:, : self.vocab_size].float().log_softmax(-1)
 
 
@@ -145,7 +182,7 @@ def build_members(family: Family, config: EngineConfig) -> list[Member]:
     """Members of a family, base first, each tested against its plain forward before it may serve.
 
     Raises:
-        SelfTestError: a model does not survive the hook.
+        SelfTestError: a model does not survive the hook, or ``deterministic`` cannot be kept.
     """
     models = [family.base, *family.rewards]
     members = [
@@ -154,6 +191,9 @@ def build_members(family: Family, config: EngineConfig) -> list[Member]:
     ]
     for member in members:
         member.self_test()
+        if config.deterministic:
+            member.check_batch_invariance()
+        member.cache.trim()
     return members
 
 

@@ -22,7 +22,7 @@ _MASK64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How one row is drawn. ``position``: index of the token within its response."""
+    """How one row is drawn. ``position``: where the token will stand in its context."""
 
     seed: int
     position: int

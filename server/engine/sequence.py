@@ -46,7 +46,7 @@ class SamplingParams:
                 raise ValueError(f"{name} is out of range: {getattr(self, name)}")
 
     def draw(self, position: int) -> Draw:
-        """How the response's token number ``position`` is drawn."""
+        """How the token at ``position`` of the base's context is drawn."""
         return Draw(self.seed, position, self.temperature, self.top_p, self.top_k, self.min_p)
 
 
@@ -56,7 +56,8 @@ class SequenceRequest:
 
     Attributes:
         id: unique among the responses under way.
-        prompts: member name → token ids of the prompt as THAT member reads it; a member without one cannot be weighted in.
+        prompts: member name → token ids of the prompt as THAT member reads it, the base's first; a member without one
+            cannot be weighted in.
         mix: member name → weight of its logits; missing or 0: the member is not run.
     """
 
@@ -118,6 +119,12 @@ class Sequence:
     def id(self) -> str:
         """The request's id; also the owner's name in every cache."""
         return self.request.id
+
+    @property
+    def position(self) -> int:
+        """Where the next token stands in the base's context. It keys the draw's noise, so that a fresh request on prompt +
+        the tokens so far goes on as this one does."""
+        return len(next(iter(self.contexts.values())).prompt) + len(self.response)
 
     @property
     def active(self) -> list[str]:
