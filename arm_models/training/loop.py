@@ -3,6 +3,7 @@
 import inspect
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -320,8 +321,12 @@ class TrainingRun:
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
+    # Launched processes without a GPU find each other over gloo only when accelerate is told that they are on CPUs.
+    several = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
     try:
-        accelerator = Accelerator(cpu=config.use_cpu or None, mixed_precision="bf16" if config.bf16 else None)
+        accelerator = Accelerator(
+            cpu=config.use_cpu or several, mixed_precision="bf16" if config.bf16 else None
+        )
     except ValueError as error:
         raise UserError(f"bf16: {error}") from error
     if accelerator.distributed_type not in DISTRIBUTED:
