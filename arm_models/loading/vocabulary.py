@@ -6,10 +6,11 @@ from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from arm_models.errors import CheckpointError
 from arm_models.loading.checkpoint import Checkpoint, one_line
+from arm_models.tokenizer_hash import tokenizer_hash
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
@@ -25,8 +26,10 @@ def load_tokenizer(
     """
     own = next((f for f in TOKENIZER_FILES if (checkpoint.folder / f).is_file()), None)
     home = backbone if own is None and backbone is not None else checkpoint
+    # AutoTokenizer would rebuild some architectures' pipelines, with tokens of its own; the file is what was trained.
+    reader = PreTrainedTokenizerFast if (home.folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(home.folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = reader.from_pretrained(home.folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise bare Exception on a broken tokenizer.json
         raise home.error(f"its tokenizer cannot be loaded: {one_line(error)}") from error
     if not tokenizer.is_fast:
@@ -35,7 +38,17 @@ def load_tokenizer(
         tokenizer.chat_template = read_template(checkpoint.name, checkpoint.folder / "chat_template.jinja")
     if template is not None:
         tokenizer.chat_template = read_template(checkpoint.name, Path(template))
+    _check_trained_with(checkpoint, tokenizer)
     return tokenizer
+
+
+def _check_trained_with(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A reward of our own training says in arm.json which tokenizer it was trained with."""
+    trained_with = (checkpoint.read_json("arm.json") or {}).get("base_tokenizer_sha256")
+    if trained_with is not None and trained_with != tokenizer_hash(tokenizer):
+        raise checkpoint.error(
+            "its tokenizer is not the one it was trained with (base_tokenizer_sha256 in arm.json)"
+        )
 
 
 def read_template(name: str, path: Path) -> str:
