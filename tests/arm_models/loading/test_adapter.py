@@ -3,13 +3,14 @@
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -148,15 +149,19 @@ def test_activating_what_is_active_touches_nothing(backbone: Path, adapter: Path
     family = load(backbone, helpful=adapter)
     helpful = family.rewards[0]
     helpful.activate()
-    touched: list[str] = []
-    for module in helpful.model.modules():
-        if isinstance(module, peft.tuners.lora.LoraLayer):
-            module.set_adapter = lambda *_, **__: touched.append("set")  # type: ignore[method-assign]
-            module.enable_adapters = lambda *_: touched.append("enable")  # type: ignore[method-assign]
+    assert helpful.switch is not None
+    walks: list[int] = []
+
+    class Watched(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            walks.append(len(self))
+            return super().__iter__()
+
+    helpful.switch._layers = Watched(helpful.switch._layers)
     helpful.activate()
-    assert touched == []
+    assert walks == []
     family.base.activate()
-    assert touched  # and the watch does see a real switch
+    assert walks == [14]  # 7 linear layers in each of 2: the watch does see a real switch
 
 
 def test_nothing_wants_gradients_or_trains_whatever_is_active(backbone: Path, adapter: Path) -> None:
@@ -179,6 +184,27 @@ def test_a_retrained_head_is_the_adapters_own(
     family = load(base, helpful=other)
     torch.testing.assert_close(logits(family.rewards[0]), merged(base, other)[:, :300], atol=1e-4, rtol=1e-4)
     assert torch.equal(logits(family.base), plain(base)[:, :300])
+
+
+def test_an_adapter_without_a_head_beside_one_with(
+    backbone: Path, adapter: Path, make_adapter: Callable[..., Path]
+) -> None:
+    other = make_adapter(backbone, "other", 6, modules_to_save=["lm_head"], target_modules=["q_proj"])
+    for rewards in ({"helpful": adapter, "harmless": other}, {"harmless": other, "helpful": adapter}):
+        family = load(backbone, **rewards)
+        by_name = {reward.name: reward for reward in family.rewards}
+        torch.testing.assert_close(logits(by_name["harmless"]), merged(backbone, other), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            logits(by_name["helpful"]), merged(backbone, adapter), atol=1e-4, rtol=1e-4
+        )
+        assert torch.equal(logits(family.base), plain(backbone))
+
+
+def test_a_release_of_peft_that_switches_otherwise_is_noticed(
+    backbone: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BaseTunerLayer, "active_adapters", ["somebody else"])
+    assert "this release of peft switches adapters in another way" in refusal(backbone, adapter)
 
 
 def test_lora_on_the_head_is_cut_to_the_vocabulary(

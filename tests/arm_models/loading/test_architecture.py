@@ -63,6 +63,7 @@ def test_plain_decoders_are_honoured(name: str) -> None:
     assert inspect_model(model(settings), "sdpa") == expected
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # transformers 5.17
 @pytest.mark.parametrize("name", ["GPT2", "GPTNeoX", "OPT", "GPTBigCode"])
 def test_gpt2_and_its_like_are_honoured(name: str) -> None:
     sizes = {"ffn_dim": 32, "word_embed_proj_dim": 32} if name == "OPT" else {}

@@ -239,7 +239,7 @@ def test_a_reward_is_refused_if_its_tokenizer_is_not_the_one_it_was_trained_with
         (arm / "arm.json").write_text(json.dumps(trained_with))
         load(base, arm)
         (arm / "arm.json").write_text(json.dumps({"base_tokenizer_sha256": "0" * 64}))
-        with pytest.raises(CheckpointError, match="helpful: .* not the one it was trained with"):
+        with pytest.raises(CheckpointError, match=r"helpful: .* not the one it was trained with"):
             load(base, arm)
         (arm / "arm.json").write_text("{")
         with pytest.raises(CheckpointError, match=r"arm\.json is not readable JSON"):
