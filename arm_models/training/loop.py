@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from arm_models.data import EncodedPair, PairEncoder, PreferencePair, read_pairs, split_by_prompt
 from arm_models.errors import UserError
+from arm_models.loading.checkpoint import one_line
 from arm_models.losses import LOSSES, ScoredPairs, answer_lengths, sequence_log_probs
 from arm_models.tokenizer_hash import template_hash, tokenizer_hash
 from arm_models.training import checkpoints
@@ -138,8 +139,11 @@ class TrainingRun:
 
     def _prepare(self, model: Any) -> None:
         config = self.config
+        plain = model.get_base_model() if config.use_peft else model
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers gave it this name in 5.23; before, it is the one its authors now call deprecated
+            enable = getattr(plain, "activation_checkpointing_enable", None)
+            (enable or plain.gradient_checkpointing_enable)({"use_reentrant": False})
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             trained,
@@ -148,7 +152,6 @@ class TrainingRun:
             eps=config.adam_epsilon,
             weight_decay=config.weight_decay,
         )
-        plain = model.get_base_model() if config.use_peft else model
         self._keeps_logits = "logits_to_keep" in inspect.signature(plain.forward).parameters
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         # Not prepared: accelerate would step it once per process.
@@ -213,9 +216,10 @@ class TrainingRun:
             first = int((labels >= 0).int().argmax(-1).min()) - 1
             keep = {"logits_to_keep": labels.shape[1] - first}
             labels = labels[:, first:]
-        logits = self.model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **keep
-        ).logits
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.bf16):
+            logits = self.model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **keep
+            ).logits
         chosen, rejected = sequence_log_probs(logits, labels).chunk(2)
         pairs = ScoredPairs(chosen, rejected, *answer_lengths(labels).chunk(2))
         return LOSSES[self.config.loss](pairs, self.config.loss_settings), pairs
@@ -324,11 +328,9 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     # Launched processes without a GPU find each other over gloo only when accelerate is told that they are on CPUs.
     several = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
     try:
-        accelerator = Accelerator(
-            cpu=config.use_cpu or several, mixed_precision="bf16" if config.bf16 else None
-        )
-    except ValueError as error:
-        raise UserError(f"bf16: {error}") from error
+        accelerator = Accelerator(cpu=config.use_cpu or several)
+    except ValueError as error:  # accelerate keeps one device for the life of a process
+        raise UserError(f"use_cpu: {one_line(error)}") from error
     if accelerator.distributed_type not in DISTRIBUTED:
         raise UserError(
             f"accelerate's {accelerator.distributed_type.value} is not supported; use one process or plain data parallel"
