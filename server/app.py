@@ -59,8 +59,12 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.serving = serving
+    errors: dict[int | str, dict[str, Any]] = {
+        "4XX": {"model": schema.ErrorBody, "description": "The request is wrong"},
+        "5XX": {"model": schema.ErrorBody, "description": "The server cannot answer now"},
+    }
     for module in (chat, running, models, health):
-        app.include_router(module.router)
+        app.include_router(module.router, responses=errors)
     app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
     app.add_middleware(ApiKeys, keys=tuple(keys))
     app.add_middleware(RequestId)

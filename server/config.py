@@ -92,6 +92,7 @@ class Deployment(Section):
     base: MemberSettings
     rewards: tuple[RewardSettings, ...] = ()
     presets: Mapping[Name, Mapping[str, Weight]] = Field(default_factory=dict)
+    threads: Count | None = None  # CPU threads of one forward; None leaves it to torch
     engine: EngineSettings = EngineSettings()
     http: HttpSettings = HttpSettings()
 

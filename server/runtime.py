@@ -82,6 +82,8 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
         UserError: a model, template or limit cannot be used; names it.
     """
     # Imported here because torch takes seconds, during which the server already answers /health.
+    import torch
+
     from arm_models.loading import fingerprint, load_family
     from server.engine import (
         ATTENTION,
@@ -94,6 +96,8 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     from server.text import ChatTokenizer
 
     config = _engine_config(deployment.engine)
+    if deployment.threads is not None:
+        torch.set_num_threads(deployment.threads)
     register_attention()
     family = load_family(
         _source("base", deployment.base),

@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     engine = parser.add_argument_group("engine")
     engine.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of one forward (default: torch's)"
+    )
+    engine.add_argument(
         "--max-sequences", type=int, metavar="N", help="answers decoded side by side (default: 32)"
     )
     engine.add_argument("--kv-tokens", type=int, metavar="N", help="cache of each model, in tokens")
@@ -91,6 +94,8 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
         merged.setdefault("model", Path(args.base).name or "base")
     if args.model_name is not None:
         merged["model"] = args.model_name
+    if args.threads is not None:
+        merged["threads"] = args.threads
     merged["rewards"] = _rewards(merged.get("rewards", ()), args.reward)
     for section, names in (
         ("http", ("host", "port", "api_key_file", "max_queue", "drain_seconds")),
@@ -188,8 +193,7 @@ def _serve(deployment: Deployment, keys: frozenset[str], listening: socket.socke
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
             """A signal came. Not passed on to uvicorn, which would close the port first."""
             if self.draining is not None:
-                self.should_exit = self.force_exit = True
-                return
+                os._exit(128 + sig)  # nothing is half-written, and whoever asks twice does not want to wait
             self.draining = asyncio.run_coroutine_threadsafe(self._drain(), self.loop)
 
         async def serve(self, sockets: list[socket.socket] | None = None) -> None:

@@ -333,3 +333,18 @@ class Cancelled(Answer):
     id: str
     object: Literal["chat.completion.deleted"]
     deleted: Literal[True]
+
+
+class ErrorDetail(Answer):
+    """What went wrong; ``param`` is the field at fault."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Answer):
+    """Every answer that is not 2xx."""
+
+    error: ErrorDetail

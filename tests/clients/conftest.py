@@ -1,0 +1,113 @@
+"""The command itself, as users start it: ``genarm serve`` in a process of its own, on tiny checkpoints."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+KEY = "sk-test"
+
+
+class Process:
+    """A ``genarm serve`` that is ready; ``url`` is where."""
+
+    def __init__(self, config: Path, *flags: str) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "server.cli",
+            "serve",
+            "--config",
+            str(config),
+            "--port",
+            "0",
+            *flags,
+        ]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert self.process.stdout is not None
+        self.lines = [self.process.stdout.readline()]
+        self.url = next(word for word in self.lines[0].split() if word.startswith("http")).rstrip(",")
+
+    def wait_until_ready(self) -> "Process":
+        deadline = time.monotonic() + 90
+        while httpx.get(f"{self.url}/ready").status_code != 200:
+            assert self.process.poll() is None, self.rest()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return self
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def rest(self) -> str:
+        """Waits for the end; everything that was printed."""
+        printed, _ = self.process.communicate(timeout=60)
+        return "".join(self.lines) + printed
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def config(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A deployment of a base and two rewards, with a preset and keys."""
+    folder = tmp_path_factory.mktemp("deployment")
+    (folder / "keys").write_text(f"{KEY}\n")
+    path = folder / "deployment.yaml"
+    path.write_text(
+        f"""
+model: tiny
+base: {make_checkpoint("llama", "client-base", seed=1)}
+rewards:
+  - {{name: helpful, model: {make_checkpoint("llama", "client-helpful", seed=2)}, default: 1.0}}
+  - {{name: harmless, model: {make_checkpoint("qwen3", "client-harmless", seed=3)}, default: 0.0}}
+presets:
+  kind: {{harmless: 2.0}}
+threads: 1
+http: {{api_key_file: keys, drain_seconds: 60.0}}
+"""
+    )
+    return path
+
+
+@pytest.fixture
+def start(config: Path) -> Iterator[Callable[..., Process]]:
+    """``start(*flags)``: a process of one's own; killed at the end if it still runs."""
+    started: list[Process] = []
+
+    def make(*flags: str) -> Process:
+        started.append(Process(config, *flags))
+        return started[-1]
+
+    yield make
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def served(config: Path) -> Iterator[Process]:
+    """A shared process that is ready."""
+    process = Process(config)
+    try:
+        yield process.wait_until_ready()
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def key() -> str:
+    return KEY

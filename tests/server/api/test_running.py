@@ -1,0 +1,162 @@
+"""A request under way can be seen, steered and cancelled, by the key that started it and by no other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def test_the_state_shows_the_weights_now_and_the_tokens_so_far(
+    scripted: Callable[..., Any], until: Any
+) -> None:
+    with (
+        scripted() as server,
+        server.client() as client,
+        server.open(client, preferences={"helpful": 2}) as events,
+    ):
+        url = f"/v1/chat/completions/{next(events)['id']}"
+        with server.client() as other:
+            queued = other.get(url).json()
+            assert (queued["status"], queued["tokens"]) == ("queued", 0)
+            server.engine.allow(3)
+            until(lambda: other.get(url).json()["tokens"] == 3)
+            state = other.get(url).json()
+            assert state["status"] == "running"
+            assert state["preferences"] == {"helpful": 2.0, "harmless": 0.0}
+            assert state["beta"] == 1.0
+            server.engine.free()
+            list(events)
+            assert other.get(url).status_code == 404
+
+
+def test_a_change_answers_the_token_from_which_it_holds_and_is_recorded(
+    scripted: Callable[..., Any], until: Any
+) -> None:
+    with scripted() as server, server.client() as client, server.open(client, max_tokens=9) as events:
+        url = f"/v1/chat/completions/{next(events)['id']}"
+        with server.client() as other:
+            server.engine.allow(4)
+            until(lambda: other.get(url).json()["tokens"] == 4)
+            first = other.patch(url, json={"preferences": {"harmless": 3}})
+            assert first.status_code == 200, first.text
+            assert first.json()["at_token"] == 4
+            assert first.json()["preferences"] == {"helpful": 0.0, "harmless": 3.0}
+            second = other.patch(url, json={"guidance": {"beta": 2}}).json()
+            assert (second["at_token"], second["beta"]) == (4, 2.0)
+            assert other.get(url).json()["preferences"] == {"helpful": 0.0, "harmless": 3.0}
+        assert server.engine.mixes[1:] == [
+            {"base": 1.0, "helpful": 0.0, "harmless": 3.0},
+            {"base": 1.0, "helpful": 0.0, "harmless": 1.5},
+        ]
+        server.engine.free()
+        final = [chunk for chunk in events if chunk != "[DONE]"][-1]
+        assert final["guidance"] == {
+            "method": "genarm",
+            "preferences": {"helpful": 1.0, "harmless": 0.5},
+            "beta": 1.0,
+            "changes": [
+                {"at_token": 4, "preferences": {"helpful": 0.0, "harmless": 3.0}, "beta": 1.0},
+                {"at_token": 4, "preferences": {"helpful": 0.0, "harmless": 3.0}, "beta": 2.0},
+            ],
+            "cancelled": False,
+        }
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "preferences"),
+        ({"preferences": {"nope": 1}}, "preferences.nope"),
+        ({"preferences": {"helpful": 1000}}, "preferences.helpful"),
+        ({"guidance": {"beta": 0}}, "guidance.beta"),
+        ({"guidance": {"beta": 0.001}}, "preferences.helpful"),
+        ({"guidance": {"normalize": True}}, "guidance.normalize"),
+        ({"model": "tiny"}, "model"),
+        ([], None),
+    ],
+)
+def test_a_bad_change_is_400_and_has_no_effect(
+    scripted: Callable[..., Any], body: Any, param: str | None
+) -> None:
+    with scripted() as server, server.client() as client, server.open(client, max_tokens=5) as events:
+        url = f"/v1/chat/completions/{next(events)['id']}"
+        with server.client() as other:
+            response = other.patch(url, json=body)
+            assert response.status_code == 400
+            assert response.json()["error"]["param"] == param
+            nan = b'{"preferences": {"helpful": NaN}}'
+            assert (
+                other.patch(url, content=nan, headers={"content-type": "application/json"}).status_code == 400
+            )
+        server.engine.free()
+        final = [chunk for chunk in events if chunk != "[DONE]"][-1]
+        assert final["guidance"]["changes"] == []
+        assert len(server.engine.mixes) == 1
+
+
+def test_cancelling_ends_the_stream_well(scripted: Callable[..., Any], until: Any) -> None:
+    with scripted("abc ") as server, server.client() as client, server.open(client) as events:
+        id = next(events)["id"]
+        server.engine.allow(3)
+        chunks = [next(events)]
+        with server.client() as other:
+            response = other.delete(f"/v1/chat/completions/{id}")
+            assert response.json() == {"id": id, "object": "chat.completion.deleted", "deleted": True}
+            assert other.delete(f"/v1/chat/completions/{id}").status_code == 404
+        chunks += list(events)
+        assert chunks[-1] == "[DONE]"
+        assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+        assert chunks[-2]["guidance"]["cancelled"] is True
+        until(lambda: server.engine.aborted == [id])
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_an_unknown_id_is_404(scripted: Callable[..., Any], method: str) -> None:
+    with scripted() as server, server.client() as client:
+        body = {"preferences": {"helpful": 1}} if method == "PATCH" else None
+        for id in ("chatcmpl-0", "x" * 3000, "%2e%2e", "é"):
+            response = client.request(method, f"/v1/chat/completions/{id}", json=body)
+            assert response.status_code == 404
+            assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_somebody_elses_request_is_as_unknown_as_none(scripted: Callable[..., Any]) -> None:
+    mine, theirs = {"authorization": "Bearer mine"}, {"authorization": "Bearer theirs"}
+    with (
+        scripted(keys=["mine", "theirs"]) as server,
+        server.client(**mine) as client,
+        server.open(client, max_tokens=2) as events,
+    ):
+        url = f"/v1/chat/completions/{next(events)['id']}"
+        with server.client(**theirs) as other:
+            seen = other.get(url)
+            assert seen.status_code == 404
+            assert seen.json() == other.get("/v1/chat/completions/chatcmpl-0").json()
+            assert other.patch(url, json={"preferences": {"helpful": 9}}).status_code == 404
+            assert other.delete(url).status_code == 404
+        with server.client(**mine) as again:
+            assert again.get(url).status_code == 200
+        server.engine.free()
+        assert list(events)[-1] == "[DONE]"
+
+
+def test_after_a_change_the_answer_is_what_a_fresh_request_would_say(real: Any) -> None:
+    """The real engine: tokens before the answered index are the old weights', the rest the new ones'."""
+    fields: dict[str, Any] = {"seed": 5, "ignore_eos": True, "max_tokens": 200, "preferences": {}}
+    unchanged = real.chat(**fields).json()["choices"][0]["message"]["content"]
+    with real.client() as client, real.open(client, **fields) as events:
+        chunks = [next(events), next(events), next(events)]
+        with real.client() as other:
+            changed = other.patch(
+                f"/v1/chat/completions/{chunks[0]['id']}", json={"preferences": {"harmless": 3}}
+            )
+            assert changed.status_code == 200, changed.text
+        chunks += [chunk for chunk in events if chunk != "[DONE]"]
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    (change,) = chunks[-1]["guidance"]["changes"]
+    assert change["at_token"] == changed.json()["at_token"]
+    assert 0 < change["at_token"] < 200
+    assert text != unchanged
+    same = next(i for i, (a, b) in enumerate(zip(text, unchanged, strict=False)) if a != b)
+    said = chunks[1]["choices"][0]["delta"]["content"] + chunks[2]["choices"][0]["delta"]["content"]
+    assert same >= len(said) - 1
