@@ -141,6 +141,7 @@ def _demo() -> dict[str, Any]:
     return {
         "model": demo.model_id,
         "description": demo.description,
+        "threads": 1,  # models this small lose more in handing work between threads than they gain
         "base": {"model": str(demo.base)},
         "rewards": [
             {

@@ -151,11 +151,16 @@ class Dispatcher:
 
     def on_outputs(self, outputs: list[TokenOutput]) -> None:
         """One step's tokens; the engine's thread calls this."""
-        self._loop.call_soon_threadsafe(self._deliver, outputs)
+        self._call(self._deliver, outputs)
 
     def on_death(self, error: BaseException) -> None:
         """The engine is dead; its thread calls this."""
-        self._loop.call_soon_threadsafe(self._bury, error)
+        self._call(self._bury, error)
+
+    def _call(self, function: Callable[[T], None], argument: T) -> None:
+        # An engine that outlives the server (a step longer than its stop waits) has nobody left to tell.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, argument)
 
     def _deliver(self, outputs: list[TokenOutput]) -> None:
         for output in outputs:

@@ -15,6 +15,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
+from arm_models.errors import UserError
 from server.api.dispatcher import Dispatcher
 from server.api.generation import Generation
 from server.config import Deployment
@@ -79,7 +80,10 @@ class Serving:
         def load() -> None:
             try:
                 runtime = self._load(self.deployment, LOG.info)
+            except UserError as error:
+                _call(loop, self._die, error)
             except BaseException as error:
+                LOG.exception("the models cannot be loaded")
                 _call(loop, self._die, error)
             else:
                 _call(loop, self._open, runtime)
@@ -145,7 +149,8 @@ class Serving:
         if self.phase is Phase.DEAD:
             return
         self.phase = Phase.DEAD
-        LOG.error("the server cannot serve any more: %s: %s", type(error).__name__, error)
+        if not isinstance(error, UserError):
+            LOG.error("the server cannot serve any more: %s: %s", type(error).__name__, error)
         self._on_dead(error)
 
     def _ended(self, generation: Generation) -> None:

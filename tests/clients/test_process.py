@@ -109,3 +109,40 @@ def test_models_that_cannot_be_loaded_are_one_line_and_exit_code_2(config: Path)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("genarm: ")
     assert "/nope/model" in last
+
+
+def test_a_dead_engine_ends_the_process_after_everybody_was_told(config: Path, key: str) -> None:
+    """A forward that raises in mid-answer: one error per request, then exit code 1, which a supervisor restarts."""
+    code = """
+import itertools, sys
+from server import cli
+from server.engine import Engine
+steps, step = itertools.count(), Engine.step
+def failing(self):
+    if next(steps) == 20:
+        raise RuntimeError("/secret: a fault in the device")
+    return step(self)
+Engine.step = failing
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", "--config", str(config), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[3].rstrip(",")
+        assert "ready on" in process.stdout.readline()
+        events = stream(url, key, threading.Semaphore(0))
+        assert "error" in json.loads(events[-1])
+        assert "secret" not in events[-1]
+        assert len(events) > 3
+        with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}) as client:
+            assert client.get("/health").status_code == 503
+            assert client.post("/v1/chat/completions", json=BODY).status_code == 503
+        assert process.wait(30) == 1
+    finally:
+        process.kill()
+        process.communicate()
