@@ -12,7 +12,10 @@ from arm_models.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train in this process; its exit code. A user's error is one line on stderr, from the first process alone."""
+    """Train in this process; 0, 2 for a user's error, 130 after an interrupt.
+
+    An error is one line on stderr, from the first process alone.
+    """
     parser = argparse.ArgumentParser(prog="python -m arm_models.train", description="Train a reward model.")
     training_command.add_arguments(parser)
     try:
@@ -21,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"genarm: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -7,6 +7,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 import yaml
 
 from arm_models.data import FORMATS
@@ -36,6 +37,12 @@ def run(args: argparse.Namespace) -> int:
     logger.setLevel(logging.INFO)
     try:
         train_reward(config)
+    except OSError as error:
+        raise UserError(f"{error.filename or config.output_dir}: {error.strerror or error}") from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "out of GPU memory; a smaller per_device_train_batch_size, gradient_checkpointing or use_peft needs less"
+        ) from error
     finally:
         logger.removeHandler(handler)
     return 0

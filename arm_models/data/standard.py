@@ -12,6 +12,8 @@ def explicit_pair(row: Row) -> PreferencePair:
     """{prompt, chosen, rejected}: three texts, or the prompt's messages and two lists of one assistant message."""
     if not isinstance(row.get("prompt"), list):
         prompt = text_field(row, "prompt")
+        if not prompt:
+            raise RowError("prompt: is empty; there is nothing to answer")
         return PreferencePair(None, prompt, text_field(row, "chosen"), text_field(row, "rejected"))
     prompt_messages = messages_field(row, "prompt")
     chosen = _one_answer(messages_field(row, "chosen"), "chosen")

@@ -116,8 +116,8 @@ class TrainConfig:
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not at their default, in order."""
-        values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
-        return {s.name: values[s.name] for s in fields(self) if values[s.name] != s.default}
+        values = {setting.name: (getattr(self, setting.name), setting.default) for setting in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def settings() -> Mapping[str, Field[Any]]:
@@ -178,11 +178,11 @@ def _number(name: str, value: Any, target: type) -> int | float:
         raise UserError(f"{name}: must be {kind}, got {value!r}")
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"{name}: must be {kind}, got {value!r}") from None
     if not math.isfinite(number) or (target is int and number != int(number)):
-        raise UserError(f"{name}: must be {'' if target is float else 'whole, '}finite, got {value!r}")
-    return int(value) if target is int and not isinstance(value, str) else target(number)
+        raise UserError(f"{name}: must be {kind}, got {value!r}")
+    return int(number) if target is int else number
 
 
 def _check_range(setting: Field[Any], value: Any) -> None:

@@ -213,7 +213,7 @@ class TrainingRun:
         labels = batch.labels
         if self._keeps_logits:
             # Logits of the shared prompt are not needed, and with a large vocabulary they are most of the memory.
-            first = int((labels >= 0).int().argmax(-1).min()) - 1
+            first = max(0, int((labels >= 0).int().argmax(-1).min()) - 1)
             keep = {"logits_to_keep": labels.shape[1] - first}
             labels = labels[:, first:]
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.bf16):

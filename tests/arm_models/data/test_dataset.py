@@ -113,6 +113,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("standard", {"prompt": "2 + 2 =", "chosen": " 4"}, "rejected: missing"),
     ("standard", {"prompt": "2 + 2 =", "chosen": " 4", "rejected": 5}, "rejected: must be text, got 5"),
     ("standard", {"prompt": None, "chosen": " 4", "rejected": " 5"}, "prompt: must be text, got nothing"),
+    ("standard", {"prompt": "", "chosen": " 4", "rejected": " 5"}, "prompt: is empty"),
     ("standard", [1, 2], "must be a JSON object, got list"),
     ("standard", '{"prompt": "2 + 2 =", "chosen": ', "not JSON"),
     (

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from arm_models.errors import UserError
@@ -22,6 +23,9 @@ from arm_models.training.loop import TrainingRun
 
 Make = Callable[..., TrainConfig]
 Weights = Callable[[Path], dict[str, Tensor]]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+# Adam forgets the gradients' scale and clipping hides it; with these a wrong scale shows in the weights.
+SCALE_MATTERS = {"adam_epsilon": 0.1, "max_grad_norm": 0.0, "sft_weight": 0.1, "learning_rate": 0.1}
 LORA = {"use_peft": True, "lora_dropout": 0.2}
 
 
@@ -64,10 +68,10 @@ def test_an_update_is_the_mean_over_its_pairs_however_it_is_split(
     make_config: Make, weights_of: Weights
 ) -> None:
     at_once = make_config(
-        "one", per_device_train_batch_size=16, gradient_accumulation_steps=1, sft_weight=0.1
+        "one", per_device_train_batch_size=16, gradient_accumulation_steps=1, **SCALE_MATTERS
     )
     in_parts = make_config(
-        "parts", per_device_train_batch_size=4, gradient_accumulation_steps=4, sft_weight=0.1
+        "parts", per_device_train_batch_size=4, gradient_accumulation_steps=4, **SCALE_MATTERS
     )
     one, parts = (weights_of(train_reward(config).output_dir) for config in (at_once, in_parts))
     assert same(one, parts, tolerance=1e-5)
@@ -98,52 +102,70 @@ def test_a_run_that_was_cut_ends_in_the_same_bits(
     assert cut.results == whole.results
 
 
+def in_a_file(config: TrainConfig, path: Path) -> Path:
+    """``config`` as a file for ``--config``."""
+    path.write_text(yaml.safe_dump(config.changed()), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(
-    make_config: Make, weights_of: Weights, start: Path, pairs: Path, tmp_path: Path
+    make_config: Make, weights_of: Weights, tmp_path: Path
 ) -> None:
-    settings = {"save_steps": 2, "max_steps": 400, "save_total_limit": 0, **LORA}
-    command = [
-        sys.executable,
-        "-m",
-        "arm_models.train",
-        "--model_name_or_path",
-        start,
-        "--dataset_name",
-        pairs,
-    ]
-    command += [
-        "--output_dir",
-        tmp_path / "killed",
-        "--learning_rate",
-        "3e-3",
-        "--gradient_accumulation_steps",
-        "2",
-    ]
-    command += ["--use_cpu"]
-    for name, value in settings.items():
-        command += [f"--{name}", str(value)]
-    with subprocess.Popen(
-        command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ) as run:
-        while not (tmp_path / "killed/checkpoint-4").exists():
+    changes = LORA | {
+        "save_steps": 2,
+        "max_steps": 400,
+        "save_total_limit": 0,
+        "gradient_accumulation_steps": 1,
+    }
+    killed = tmp_path / "killed"
+    file = in_a_file(make_config("killed", **changes), tmp_path / "run.yaml")
+    command = [sys.executable, "-m", "arm_models.train", "--config", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=ONE_THREAD) as run:
+        while not (killed / "checkpoint-4").exists():
             assert run.poll() is None
-            time.sleep(0.02)
+            time.sleep(0.01)
         run.send_signal(signal.SIGKILL)
-    last = max(int(path.name.split("-")[1]) for path in (tmp_path / "killed").glob("checkpoint-*"))
-    assert last < 400 and not (tmp_path / "killed/adapter_config.json").exists()
-    # The schedule belongs to 400 updates: the same run, not resumed, up to the checkpoint after the kill.
-    steps = {"save_steps": 2, "max_steps": 400, "save_total_limit": 0}
-    whole, resumed = make_config("whole", **LORA | steps), make_config(
-        "killed", resume_from_checkpoint="auto", **LORA | steps
-    )  # fmt: skip
-    for config in (whole, resumed):
-        stop_after(config, last + 3)
+    last = max(int(path.name.split("-")[1]) for path in killed.glob("checkpoint-*"))
+    assert last < 400 and not (killed / "adapter_config.json").exists()
+    for config in (
+        make_config("whole", **changes),
+        make_config("killed", resume_from_checkpoint="auto", **changes),
+    ):
+        stop_before(last + 3, config)
     name = f"checkpoint-{last + 2}"
-    assert same(weights_of(tmp_path / "whole" / name), weights_of(tmp_path / "killed" / name))
+    assert same(weights_of(tmp_path / "whole" / name), weights_of(killed / name))
 
 
-def stop_after(config: TrainConfig, step: int) -> None:
-    """Run until the checkpoint before update ``step`` is written."""
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="processes on CPUs talk over gloo")
+def test_two_launched_processes_train_the_same_model(
+    make_config: Make, weights_of: Weights, tmp_path: Path
+) -> None:
+    """160 pairs in batches of 48: in the last batch of the epoch the second process has less to do."""
+    changes = {"max_steps": 5, "save_steps": 3, "logging_steps": 1, "eval_fraction": 0.1}
+    changes |= SCALE_MATTERS
+    alone = make_config("alone", per_device_train_batch_size=8, gradient_accumulation_steps=6, **changes)
+    both = make_config("both", per_device_train_batch_size=8, gradient_accumulation_steps=3, **changes)
+    file = in_a_file(both, tmp_path / "run.yaml")
+    accelerate = Path(sys.executable).parent / "accelerate"
+    launch = [str(accelerate), "launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [*launch, "-m", "arm_models.train", "--config", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("update 5 of 5") == 1
+    train_reward(alone)
+    one, two = (weights_of(tmp_path / name) for name in ("alone", "both"))
+    assert same(one, two, tolerance=1e-5)
+    figures = [
+        json.loads((tmp_path / name / "arm.json").read_text())["results"] for name in ("alone", "both")
+    ]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-4)
+
+
+def stop_before(step: int, config: TrainConfig) -> None:
+    """Run, and stop where update ``step`` (from 1) is due."""
 
     class Enough(Exception):
         pass
