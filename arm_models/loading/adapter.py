@@ -27,6 +27,7 @@ class AdapterSwitch:
 
     def __init__(self, backbone: torch.nn.Module) -> None:
         self.backbone = backbone
+        self.names: list[str] = []
         self.active: str | None = None
         self._peft: Any = None
         self._layers: list[Any] = []
@@ -61,6 +62,7 @@ class AdapterSwitch:
             if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
         ]
         self._check_switching(name, checkpoint)
+        self.names.append(name)
 
     def activate(self, name: str | None) -> None:
         """Switch to adapter ``name``, or to the bare backbone; nothing is touched when it is on already.

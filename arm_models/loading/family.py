@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -21,11 +21,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from arm_models.errors import CheckpointError
-from arm_models.loading.adapter import AdapterSwitch, backbone_path
 from arm_models.loading.architecture import AttentionShape, Unsupported, inspect_config, inspect_model
 from arm_models.loading.checkpoint import Checkpoint, one_line, open_checkpoint
 from arm_models.loading.source import ModelSource, resolve_device, resolve_dtype
 from arm_models.loading.vocabulary import load_tokenizer, shared_vocabulary
+
+if TYPE_CHECKING:
+    from arm_models.loading.adapter import AdapterSwitch
 
 Progress = Callable[[str], None]
 
@@ -57,7 +59,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     digest: str
-    switch: AdapterSwitch | None = field(default=None, repr=False)
+    switch: "AdapterSwitch | None" = field(default=None, repr=False)
 
     def activate(self) -> None:
         """Make ``model`` compute as this member; call it before every forward. Free where nothing changes."""
@@ -76,13 +78,15 @@ class Family:
 
 @dataclass
 class _Backbone:
-    """One copy of a full model in memory and the adapters on it."""
+    """One copy of a full model in memory and the adapters on it; rows are counted before adapters wrap them."""
 
     checkpoint: Checkpoint
     model: Any
     device: torch.device
     dtype: torch.dtype
-    switch: AdapterSwitch
+    input_rows: int
+    head_rows: int
+    switch: "AdapterSwitch | None" = None
     serves_full_member: bool = False
 
 
@@ -117,15 +121,17 @@ def load_family(
         raise ValueError(f"attention {attention!r} is not registered with transformers")
     sources = [base, *rewards]
     _check_names(sources)
+    for source in sources:  # before anything is fetched or read
+        resolve_dtype(source, resolve_device(source))
     with _quiet_transformers():
         members = _Loader(attention, progress or _say_nothing).load(sources)
     vocab_size = shared_vocabulary(
         members[0].tokenizer,
-        _head_size(members[0]),
-        [(member.source.name, member.tokenizer, _head_size(member)) for member in members[1:]],
+        members[0].backbone.head_rows,
+        [(member.source.name, member.tokenizer, member.backbone.head_rows) for member in members[1:]],
     )
-    for model in {id(member.backbone): member.backbone.model for member in members}.values():
-        _cut_head(model, vocab_size)
+    for backbone in {id(member.backbone): member.backbone for member in members}.values():
+        _cut_head(backbone, vocab_size)
     loaded = [_finished(member, vocab_size) for member in members]
     return Family(loaded[0], tuple(loaded[1:]), _eos_ids(members[0], vocab_size))
 
@@ -153,28 +159,47 @@ class _Loader:
 
     def _load(self, source: ModelSource) -> _Member:
         checkpoint = open_checkpoint(source.name, source.path)
-        full = checkpoint
-        if checkpoint.is_adapter:
-            full = open_checkpoint(source.name, backbone_path(checkpoint), relative_to=checkpoint.folder)
-            if full.is_adapter:
-                raise checkpoint.error(f"its backbone {full.folder} is an adapter itself")
+        full = self._backbone_of(checkpoint) if checkpoint.is_adapter else checkpoint
         tokenizer = load_tokenizer(checkpoint, full, source.chat_template)
         backbone = self._backbone(source, full, shared=checkpoint.is_adapter)
         adapter = None
         if checkpoint.is_adapter:
-            adapter = f"adapter_{len(self.backbones)}_{source.name}".replace(".", "_")
-            self.progress(f"loading {source.name}: adapter {checkpoint.folder}")
-            backbone.switch.add(adapter, checkpoint)
+            adapter = self._add_adapter(checkpoint, backbone)
         else:
             backbone.serves_full_member = True
-        backbone.switch.activate(adapter)
+        shape = self._inspect(checkpoint, backbone, adapter)
+        return _Member(source, checkpoint, backbone, adapter, tokenizer, shape)
+
+    def _backbone_of(self, checkpoint: Checkpoint) -> Checkpoint:
+        # peft takes seconds to import, and a family without adapters does without it.
+        from arm_models.loading.adapter import backbone_path
+
+        full = open_checkpoint(checkpoint.name, backbone_path(checkpoint), relative_to=checkpoint.folder)
+        if full.is_adapter:
+            raise checkpoint.error(f"its backbone {full.folder} is an adapter itself")
+        return full
+
+    def _add_adapter(self, checkpoint: Checkpoint, backbone: _Backbone) -> str:
+        """The name under which the adapter is now on its backbone."""
+        from arm_models.loading.adapter import AdapterSwitch
+
+        self.progress(f"loading {checkpoint.name}: adapter {checkpoint.folder}")
+        if backbone.switch is None:
+            backbone.switch = AdapterSwitch(backbone.model)
+        # The name of a module of torch's, which may not hold the dots that a reward's own name may.
+        adapter = f"reward_{len(backbone.switch.names)}"
+        backbone.switch.add(adapter, checkpoint)
+        return adapter
+
+    def _inspect(self, checkpoint: Checkpoint, backbone: _Backbone, adapter: str | None) -> AttentionShape:
+        if backbone.switch is not None:
+            backbone.switch.activate(adapter)
         try:
             shape = inspect_model(backbone.model, self.attention)
         except Unsupported as error:
             raise checkpoint.error(str(error)) from error
-        backbone.switch.activate(None)
         self._check_attention(checkpoint, backbone.model)
-        return _Member(source, checkpoint, backbone, adapter, tokenizer, shape)
+        return shape
 
     def _backbone(self, source: ModelSource, checkpoint: Checkpoint, *, shared: bool) -> _Backbone:
         """A copy this member may use: an adapter any, a full model one that no other full model has."""
@@ -214,7 +239,9 @@ class _Loader:
             model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError as error:
             raise checkpoint.error(f"does not fit into the memory of {device}") from error
-        return _Backbone(checkpoint, model, device, dtype, AdapterSwitch(model))
+        input_rows = model.get_input_embeddings().weight.shape[0]
+        head_rows = model.get_output_embeddings().weight.shape[0]
+        return _Backbone(checkpoint, model, device, dtype, input_rows, head_rows)
 
     def _check_attention(self, checkpoint: Checkpoint, model: Any) -> None:
         # A failed switch only warns and then runs without the engine's cache.
@@ -260,7 +287,7 @@ def _finished(member: _Member, vocab_size: int) -> LoadedModel:
         adapter=member.adapter,
         tokenizer=member.tokenizer,
         vocab_size=vocab_size,
-        input_size=backbone.model.get_input_embeddings().weight.shape[0],
+        input_size=backbone.input_rows,
         max_length=backbone.model.config.max_position_embeddings,
         num_layers=shape.num_layers,
         num_kv_heads=shape.num_kv_heads,
@@ -273,14 +300,10 @@ def _finished(member: _Member, vocab_size: int) -> LoadedModel:
     )
 
 
-def _head_size(member: _Member) -> int:
-    return int(member.backbone.model.get_output_embeddings().weight.shape[0])
-
-
-def _cut_head(model: Any, vocab_size: int) -> None:
+def _cut_head(backbone: _Backbone, vocab_size: int) -> None:
     """Let the head answer with the family's vocabulary only; beyond is padding, or unknown to others."""
-    head = model.get_output_embeddings()
-    if head.weight.shape[0] > vocab_size:
+    if backbone.head_rows > vocab_size:
+        head = backbone.model.get_output_embeddings()
         head.register_forward_hook(lambda _module, _inputs, logits: logits[..., :vocab_size])
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,3 +259,30 @@ def test_on_a_gpu_auto_is_the_stored_dtype_and_the_backbone_is_shared(
     assert family.rewards[0].model is family.base.model
     assert {parameter.device.type for parameter in family.base.model.parameters()} == {"cuda"}
     assert family.rewards[1].dtype is torch.float32 and family.rewards[1].device.type == "cpu"
+
+
+def test_a_family_without_adapters_does_not_wait_for_peft(base: Path, arm: Path) -> None:
+    """Importing peft takes longer than importing torch; `genarm serve` on the demo has no use for it."""
+    program = (
+        "import sys; from arm_models.loading import ModelSource, load_family;"
+        f"load_family(ModelSource('base', {str(base)!r}), [ModelSource('helpful', {str(arm)!r})]);"
+        "sys.exit('peft' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_devices_and_dtypes_are_checked_before_anything_is_read(base: Path) -> None:
+    lines: list[str] = []
+    for wrong in (
+        ModelSource("helpful", "x/y", device="cuda:97"),
+        ModelSource("helpful", "x/y", dtype="int3"),
+    ):
+        with pytest.raises(CheckpointError, match="helpful: d"):
+            load_family(ModelSource("base", str(base)), [wrong], progress=lines.append)
+    assert lines == []
+
+
+def test_a_rewards_name_may_hold_dots(base: Path, make_adapter: Callable[..., Path]) -> None:
+    adapter = make_adapter(base, "adapter", 5)
+    family = load_family(ModelSource("base", str(base)), [ModelSource("helpful.v1.2", str(adapter))])
+    assert family.rewards[0].name == "helpful.v1.2"
