@@ -73,7 +73,7 @@ def demo_deployment(checkpoints: Path = CHECKPOINTS) -> DemoDeployment:
     }
     return DemoDeployment(
         model_id="genarm-demo",
-        description="A made household assistant: a 5 M parameter base and three reward models of 1 M each.",
+        description="A made household assistant: a base of 4 M parameters and three reward models of 1 M each.",
         base=checkpoints / "base",
         rewards=rewards,
         presets=MappingProxyType({name: MappingProxyType(weights) for name, weights in presets.items()}),
