@@ -125,7 +125,7 @@ def lay_out(
 ) -> tuple[Layout, list[int]]:
     """Pack spans into one row of tokens.
 
-    Single response tokens of one slab come first and side by side, in row order; then replays, then prompt chunks, then
+    Single tokens of one slab come first and side by side, in row order; then replays, then prompt chunks, then
     padding up to a multiple of ``multiple`` tokens.
 
     Returns:
@@ -149,11 +149,11 @@ def lay_out(
 
 
 def _is_single(span: Span) -> bool:
-    return span.count == 1 and not span.is_prompt and span.row.slab.capacity == capacity_for(span.start + 1)
+    return span.count == 1 and span.row.slab.capacity == capacity_for(span.start + 1)
 
 
 def _packing_key(span: Span) -> tuple[int, int, int]:
-    kind = 2 if span.is_prompt else 0 if _is_single(span) else 1
+    kind = 0 if _is_single(span) else 2 if span.is_prompt else 1
     return kind, span.row.slab.capacity, span.row.index
 
 

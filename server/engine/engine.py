@@ -37,19 +37,15 @@ class Engine:
         self.config = config
         self._scheduler = Scheduler({member.name: member.cache for member in members}, config)
         self._steps = 0
+        # Longest context of each member in tokens: what the model allows, and what its cache can hold.
+        self.max_context = {
+            member.name: min(member.max_length, _longest_row(member.cache.num_blocks)) for member in members
+        }
 
     @property
     def has_work(self) -> bool:
         """Whether any response is under way."""
         return len(self._scheduler) > 0
-
-    @property
-    def max_context(self) -> dict[str, int]:
-        """Longest context of each member in tokens: what the model allows, and what its cache can hold."""
-        return {
-            name: min(member.max_length, _longest_row(member.cache.num_blocks))
-            for name, member in self.members.items()
-        }
 
     def add(self, request: SequenceRequest) -> None:
         """Queue a response.
@@ -171,17 +167,16 @@ class Engine:
         return TokenOutput(sequence.id, index, token, reason, None, logprobs)
 
     def _check(self, request: SequenceRequest) -> None:
-        if any(sequence.id == request.id for sequence in self._scheduler.all()):
+        if request.id in self._scheduler:
             raise ValueError(f"id {request.id!r} is already under way")
-        limits = self.max_context
         for name, prompt in request.prompts.items():
             if name not in self.members:
                 raise ValueError(f"prompts: there is no member {name!r}; there are {', '.join(self.members)}")
             if not prompt:
                 raise ValueError(f"prompts: {name} has an empty prompt")
-            if len(prompt) + request.sampling.max_tokens > limits[name]:
+            if len(prompt) + request.sampling.max_tokens > self.max_context[name]:
                 raise ValueError(
-                    f"{name} reads at most {limits[name]} tokens; its prompt has {len(prompt)} and "
+                    f"{name} reads at most {self.max_context[name]} tokens; its prompt has {len(prompt)} and "
                     f"max_tokens is {request.sampling.max_tokens}"
                 )
             size = self.members[name].input_size

@@ -94,11 +94,12 @@ class KVCache:
         self.num_blocks = max_tokens // BLOCK
         self._slabs: dict[int, Slab] = {}
         self._rows: dict[Hashable, tuple[Slab, int]] = {}
+        self._used_blocks = 0
 
     @property
     def free_blocks(self) -> int:
         """Blocks that no context owns."""
-        return self.num_blocks - sum(slab.capacity // BLOCK for slab, _ in self._rows.values())
+        return self.num_blocks - self._used_blocks
 
     @property
     def allocated_blocks(self) -> int:
@@ -137,6 +138,7 @@ class KVCache:
         if held is None:
             return
         slab, index = held
+        self._used_blocks -= slab.capacity // BLOCK
         last = slab.owners.pop()
         if last != owner:
             slab.data[:, :, index] = slab.data[:, :, len(slab.owners)]
@@ -156,6 +158,7 @@ class KVCache:
             for index, owner in enumerate(slab.owners):
                 assert self._rows[owner] == (slab, index)
         assert len(self._rows) == sum(len(slab.owners) for slab in self._slabs.values())
+        assert self._used_blocks == sum(slab.capacity // BLOCK for slab, _ in self._rows.values())
         assert 0 <= self.free_blocks <= self.num_blocks
         assert self.allocated_blocks <= self.num_blocks
 
@@ -164,6 +167,7 @@ class KVCache:
         if len(slab.owners) == slab.allocated:
             self._grow(slab)
         self._rows[owner] = (slab, len(slab.owners))
+        self._used_blocks += capacity // BLOCK
         slab.owners.append(owner)
 
     def _move(self, owner: Hashable, capacity: int) -> None:

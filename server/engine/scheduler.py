@@ -37,6 +37,9 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._sequences)
 
+    def __contains__(self, sequence_id: str) -> bool:
+        return sequence_id in self._sequences
+
     def get(self, sequence_id: str) -> Sequence:
         """The sequence under way with this id. Raises ``KeyError``."""
         return self._sequences[sequence_id]

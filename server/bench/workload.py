@@ -1,0 +1,40 @@
+"""Requests to measure with: ragged prompts and response lengths, different weights for each, all from one seed."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.engine import SamplingParams, SequenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """How many requests, and the ranges (inclusive, in tokens) their prompts and responses are drawn from."""
+
+    requests: int = 32
+    prompt: tuple[int, int] = (16, 256)
+    response: tuple[int, int] = (16, 128)
+    seed: int = 0
+
+    def build(self, vocab_size: int, rewards: Sequence[str], *, guided: bool) -> list[SequenceRequest]:
+        """The requests; ``guided`` gives every reward of every request a weight of its own, else all are 0."""
+        return [self._request(number, vocab_size, rewards, guided) for number in range(self.requests)]
+
+    def _request(self, number: int, vocab_size: int, rewards: Sequence[str], guided: bool) -> SequenceRequest:
+        # Weights are drawn last and every request from a seed of its own: rewards change nothing else about it.
+        rng = random.Random(f"{self.seed}/{number}")
+        prompt = [rng.randrange(vocab_size) for _ in range(rng.randint(*self.prompt))]
+        count = rng.randint(*self.response)
+        weights = [round(rng.uniform(0.1, 2.0), 3) for _ in rewards]
+        mix = {"base": 1.0} | {
+            name: weight if guided else 0.0 for name, weight in zip(rewards, weights, strict=True)
+        }
+        prompts = dict.fromkeys(("base", *rewards), prompt)
+        # No stop tokens: both sides write exactly the same number of tokens.
+        sampling = SamplingParams(count, temperature=1.0, seed=number)
+        return SequenceRequest(str(number), prompts, mix, sampling)
+
+
+def output_tokens(requests: Sequence[SequenceRequest]) -> int:
+    """Tokens that all responses together have."""
+    return sum(request.sampling.max_tokens for request in requests)

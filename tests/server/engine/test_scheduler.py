@@ -1,0 +1,141 @@
+"""Who runs when: decoding before prompts, one grid for every prompt, members in step, the youngest gives way."""
+
+from collections.abc import Sequence as List
+
+import pytest
+import torch
+
+from server.engine import EngineConfig, SamplingParams, SequenceRequest
+from server.engine.kv_cache import KVCache, KVShape
+from server.engine.scheduler import Scheduler, Step
+from server.engine.sequence import Sequence
+
+SHAPE = KVShape(1, 1, 2, torch.float32, torch.device("cpu"))
+
+
+def scheduler(tokens: int = 64 * 100, **limits: int) -> Scheduler:
+    config = EngineConfig(**{"prefill_chunk": 16, "max_step_tokens": 48, "max_sequences": 8} | limits)
+    return Scheduler({"base": KVCache(SHAPE, tokens), "reward": KVCache(SHAPE, tokens)}, config)
+
+
+def sequence(name: str, base: int, reward: int = 0) -> Sequence:
+    prompts = {"base": [0] * base} | ({"reward": [0] * reward} if reward else {})
+    mix = {"base": 1.0, "reward": 1.0 if reward else 0.0}
+    return Sequence.begin(SequenceRequest(name, prompts, mix, SamplingParams(1000)))
+
+
+def chunks(step: Step) -> dict[str, List[tuple[object, int, int, bool]]]:
+    """Per member: (owner, start, tokens, wants logits)."""
+    return {
+        name: [(chunk.owner, chunk.start, len(chunk.tokens), chunk.wants_logits) for chunk in chunks]
+        for name, chunks in step.chunks.items()
+    }
+
+
+def draw(step: Step) -> List[str]:
+    """Let every drawing sequence draw a token."""
+    for one in step.drawing:
+        one.response.append(7)
+    return [one.id for one in step.drawing]
+
+
+def test_a_prompt_is_cut_on_the_grid_and_its_last_chunk_draws() -> None:
+    plan = scheduler()
+    plan.add(sequence("a", 35))
+    assert chunks(plan.schedule()) == {"base": [("a", 0, 16, False)]}
+    assert chunks(plan.schedule()) == {"base": [("a", 16, 16, False)]}
+    step = plan.schedule()
+    assert chunks(step) == {"base": [("a", 32, 3, True)]}
+    assert draw(step) == ["a"]
+    assert chunks(plan.schedule()) == {"base": [("a", 35, 1, True)]}
+
+
+def test_a_member_waits_with_its_last_chunk_for_the_slowest() -> None:
+    plan = scheduler()
+    plan.add(sequence("a", 3, reward=40))
+    assert chunks(plan.schedule()) == {"reward": [("a", 0, 16, False)]}
+    assert chunks(plan.schedule()) == {"reward": [("a", 16, 16, False)]}
+    assert chunks(plan.schedule()) == {"base": [("a", 0, 3, True)], "reward": [("a", 32, 8, True)]}
+
+
+def test_a_weight_that_leaves_zero_is_caught_up_in_chunks_while_others_draw() -> None:
+    plan = scheduler()
+    late = sequence("late", 20, reward=20)
+    late.mix["reward"] = 0.0
+    plan.add(late)
+    plan.add(sequence("other", 1))
+    for _ in range(6):
+        draw(plan.schedule())
+    assert len(late.response) == 5
+    late.mix["reward"] = 2.0
+    written = len(late.response)
+    drew = [draw(plan.schedule()) for _ in range(3)]
+    assert drew == [["other"], ["other"], ["other", "late"]]
+    assert len(late.response) == written + 1
+
+
+def test_decoding_goes_before_prompts_within_the_token_budget() -> None:
+    plan = scheduler(max_step_tokens=24)
+    plan.add(sequence("prompt", 100))
+    for name in ("a", "b"):
+        plan.add(sequence(name, 4))
+    step = plan.schedule()
+    assert chunks(step) == {"base": [("prompt", 0, 16, False), ("a", 0, 4, True), ("b", 0, 4, True)]}
+    draw(step)
+    assert chunks(plan.schedule())["base"] == [
+        ("a", 4, 1, True),
+        ("b", 4, 1, True),
+        ("prompt", 16, 16, False),
+    ]
+
+
+def test_a_chunk_that_does_not_fit_the_budget_is_not_cut_but_waits() -> None:
+    plan = scheduler(max_step_tokens=24)
+    plan.add(sequence("a", 16))
+    plan.add(sequence("b", 16))
+    assert chunks(plan.schedule()) == {"base": [("a", 0, 16, True)]}
+
+
+def test_no_more_sequences_run_than_allowed_and_they_start_in_order() -> None:
+    plan = scheduler(max_sequences=2)
+    for name in "abc":
+        plan.add(sequence(name, 1))
+    assert draw(plan.schedule()) == ["a", "b"]
+    plan.remove(plan.get("a"))
+    assert draw(plan.schedule()) == ["b", "c"]
+
+
+def test_when_memory_runs_out_the_youngest_is_computed_again_later() -> None:
+    plan = scheduler(tokens=64 * 3)
+    old, young = sequence("old", 60), sequence("young", 60)
+    plan.add(old)
+    plan.add(young)
+    while len(old.response) < 4 or plan.preemptions == 0:
+        draw(plan.schedule())
+    assert plan.running == [old]
+    assert list(plan.waiting) == [young]
+    assert young.contexts["base"].computed == 0
+    assert young.response
+    plan.remove(old)
+    before = len(young.response)
+    sizes = []
+    while len(young.response) == before:
+        step = plan.schedule()
+        sizes.append([size for _, _, size, _ in chunks(step)["base"]])
+        draw(step)
+    # Its prompt on the grid, then the tokens it had drawn, in one go.
+    assert sizes == [[16], [16], [16], [12], [before]]
+
+
+@pytest.mark.parametrize("state", ["running", "waiting"])
+def test_a_removed_sequence_gives_everything_back(state: str) -> None:
+    plan = scheduler(max_sequences=1)
+    plan.add(sequence("first", 4, reward=4))
+    plan.add(sequence("second", 4))
+    plan.schedule()
+    plan.remove(plan.get("first" if state == "running" else "second"))
+    assert len(plan) == 1
+    plan.schedule()
+    for one in plan.all():
+        plan.remove(one)
+    assert all(cache.free_blocks == cache.num_blocks for cache in plan._caches.values())
