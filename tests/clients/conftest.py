@@ -71,7 +71,7 @@ def config(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPa
     path.write_text(
         f"""
 model: tiny
-base: {make_checkpoint("llama", "client-base", seed=1)}
+base: {make_checkpoint("llama", "client-base", seed=1, layers=8)}
 rewards:
   - {{name: helpful, model: {make_checkpoint("llama", "client-helpful", seed=2)}, default: 1.0}}
   - {{name: harmless, model: {make_checkpoint("qwen3", "client-harmless", seed=3)}, default: 0.0}}
