@@ -183,7 +183,7 @@ def stop_before(step: int, config: TrainConfig) -> None:
 
 
 def test_half_written_checkpoints_are_swept_and_old_ones_dropped(make_config: Make, tmp_path: Path) -> None:
-    (tmp_path / "out/.checkpoint-2.tmp").mkdir(parents=True)
+    (tmp_path / "out/.checkpoint-99.tmp").mkdir(parents=True)
     train_reward(make_config(save_steps=1, save_total_limit=2))
     names = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert names == {"checkpoint-5", "checkpoint-6"}
