@@ -7,11 +7,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check
 
 # Without a GPU the pinned release is the CPU choice; with one, pip takes the build for the driver's CUDA.
-HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU || echo 0)
-ifeq ($(HAS_GPU),0)
-TORCH ?= torch==2.13.0
-else
+ifneq ($(shell nvidia-smi -L 2>/dev/null | grep GPU),)
 TORCH ?= torch>=2.11
+else
+TORCH ?= torch==2.13.0
 endif
 
 .PHONY: serve test test-fast lint types bench clean

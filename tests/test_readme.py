@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -40,10 +42,21 @@ def demo_url() -> Iterator[str]:
         process.communicate(timeout=60)
 
 
+def typed(command: str) -> str:
+    """What the command prints; where there is no curl, the same request is sent without it."""
+    if shutil.which("curl") and shutil.which("bash"):
+        done = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, timeout=120, check=True
+        )
+        return done.stdout
+    program, silent, url, flag, header, data, content = shlex.split(command)
+    assert (program, silent, flag, data) == ("curl", "-s", "-H", "-d")
+    name, value = header.split(": ")
+    return httpx.post(url, content=content.encode(), headers={name: value}, timeout=120).text
+
+
 def test_the_curl_example_answers(demo_url: str) -> None:
-    command = example("bash").replace("http://127.0.0.1:8000", demo_url)
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=True)
-    body = json.loads(done.stdout)
+    body = json.loads(typed(example("bash").replace("http://127.0.0.1:8000", demo_url)))
     assert body["choices"][0]["message"]["content"]
     assert body["guidance"]["preferences"] == {"helpful": 1.0, "harmless": 2.0, "concise": 0.0}
 
