@@ -114,6 +114,8 @@ class EngineThread:
 
     def _carry_out(self, command: Callable[[], Any], future: "Future[Any]") -> None:
         """A command's own error goes to whoever gave it and does not stop the engine."""
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             result = command()
         except (KeyError, ValueError) as error:
@@ -134,5 +136,5 @@ class EngineThread:
                 item = self._commands.get_nowait()
             except queue.Empty:
                 return
-            if item is not None:
+            if item is not None and item[1].set_running_or_notify_cancel():
                 item[1].set_exception(EngineDead("the engine has ended"))

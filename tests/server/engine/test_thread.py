@@ -91,6 +91,28 @@ def test_weights_change_and_aborts_reach_a_running_response(thread: EngineThread
     assert thread.stats.cache_usage == {"base": 0.0, "helpful": 0.0, "harmless": 0.0}
 
 
+def test_a_command_that_its_giver_gave_up_is_dropped_and_stops_nothing(
+    engine: Engine, listener: Listener
+) -> None:
+    thread = EngineThread(engine, listener.on_outputs, listener.on_death)
+    engine.add(request("a"))
+    # The thread waits inside its first step until a command has been given and taken back.
+    step, given = engine.step, threading.Event()
+
+    def waiting() -> list[TokenOutput]:
+        assert given.wait(60)
+        return step()
+
+    engine.step = waiting  # type: ignore[method-assign]
+    thread.start()
+    assert thread.add(request("b")).cancel()
+    given.set()
+    listener.wait(lambda: listener.ended("a"))
+    assert thread.stop(timeout=60)
+    assert "b" not in listener.outputs
+    assert not listener.faults
+
+
 @pytest.mark.parametrize("call", [1, 4])
 def test_a_step_that_raises_fails_everyone_in_flight_once(
     engine: Engine, listener: Listener, call: int
