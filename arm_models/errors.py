@@ -1,7 +1,7 @@
 """What a user did wrong, said in one line.
 
-    UserError          the message is for the person who ran the command: exit code 2, no traceback
-    └── CheckpointError    a model folder, adapter or tokenizer that cannot be used, and why
+UserError          the message is for the person who ran the command: exit code 2, no traceback
+└── CheckpointError    a model folder, adapter or tokenizer that cannot be used, and why
 """
 
 
