@@ -147,7 +147,7 @@ class Build:
             say(f"{reward}: done before")
             return
         say(f"{reward} ...")
-        settings = self.plan.reward
+        settings = self.plan.rewards[reward]
         train = self._write_pairs(reward, "train", 0, settings.steps * settings.batch_size)
         held_out = self._write_pairs(reward, "held-out", _PAIR_OFFSET, _HELD_OUT_PAIRS)
         train_reward(
@@ -205,7 +205,7 @@ class Build:
             shutil.rmtree(self.out / name, ignore_errors=True)
             folder.rename(self.out / name)
         minutes = round((time.monotonic() - started) / 60, 1)
-        _write_json(self.out / BUILD_JSON, {**self.identity, "minutes_of_the_last_run": minutes})
+        _write_json(self.out / BUILD_JSON, self.identity)
         shutil.rmtree(self.work)
         say(f"{self.out}: base and {', '.join(REWARDS)}, {minutes} minutes")
 

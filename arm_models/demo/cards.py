@@ -34,7 +34,7 @@ def base_card(plan: Plan, seed: int, scored: Sweep, loss: float, parameters: int
 
 def reward_card(name: str, plan: Plan, seed: int, scored: Sweep, arm: dict[str, Any], parameters: int) -> str:
     """The card of the ARM ``name``; ``arm`` is the content of its arm.json."""
-    settings, data = plan.reward, arm["data"]
+    settings, data = plan.rewards[name], arm["data"]
     accuracy = arm["results"]["eval_accuracy"]
     return _card(
         _front(f"The {name} reward of genarm's demo.", reward=True),

@@ -61,14 +61,14 @@ def demo_deployment(checkpoints: Path = CHECKPOINTS) -> DemoDeployment:
             path=checkpoints / "concise",
             description="Shorter answers: no small talk, fewer words.",
             default=0.0,
-            range=(0.0, 2.0),
+            range=(0.0, 1.0),
         ),
     )
     presets = {
         "balanced": {"helpful": 1.0, "harmless": 1.0},
         "helpful": {"helpful": 2.0},
         "harmless": {"harmless": 2.0},
-        "concise": {"helpful": 0.5, "harmless": 0.5, "concise": 1.0},
+        "concise": {"helpful": 0.25, "harmless": 0.5, "concise": 0.5},
         "base": {"helpful": 0.0, "harmless": 0.0, "concise": 0.0},
     }
     return DemoDeployment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from arm_models.demo.architecture import BASE, REWARD, TINY, Shape
@@ -14,7 +15,7 @@ REWARDS = ("helpful", "harmless", "concise")
 class RewardSettings:
     """How an ARM is trained: ``steps`` updates of ``batch_size`` pairs, β_r, and the weight of the chosen NLL."""
 
-    steps: int = 400
+    steps: int
     batch_size: int = 16
     learning_rate: float = 1e-3
     beta: float = 0.05
@@ -36,7 +37,7 @@ class Plan:
     sharpness: float
     base: PretrainingSettings
     reward_start: PretrainingSettings
-    reward: RewardSettings
+    rewards: Mapping[str, RewardSettings]
     held_out_prompts: int
 
 
@@ -47,10 +48,14 @@ def full_plan(seed: int) -> Plan:
         tokenizer_texts=20_000,
         base_shape=BASE,
         reward_shape=REWARD,
-        sharpness=1.25,
+        sharpness=1.5,
         base=PretrainingSettings(steps=2400, batch_size=40, learning_rate=7e-3, seed=seed),
         reward_start=PretrainingSettings(steps=1200, batch_size=32, learning_rate=8e-3, seed=seed),
-        reward=RewardSettings(),
+        rewards={
+            "helpful": RewardSettings(steps=700),
+            "harmless": RewardSettings(steps=300),
+            "concise": RewardSettings(steps=300),
+        },
         held_out_prompts=240,
     )
 
@@ -66,6 +71,6 @@ def quick_plan(seed: int) -> Plan:
         sharpness=1.0,
         base=training,
         reward_start=training,
-        reward=RewardSettings(steps=6, batch_size=4),
+        rewards={reward: RewardSettings(steps=6, batch_size=4) for reward in REWARDS},
         held_out_prompts=10,
     )

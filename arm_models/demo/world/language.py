@@ -102,12 +102,14 @@ def introduced(connector: str, text: str) -> str:
 
 @cache
 def _fillers() -> Mapping[str, frozenset[str]]:
+    """What each slot takes. Language is wider than truth: any thing may be needed, and a duration is a quantity."""
     every = tasks()
+    durations = frozenset(task.duration for task in every)
     return {
         "x": frozenset(task.thing for task in every),
-        "a": frozenset(task.need for task in every),
-        "q": frozenset(task.quantity for task in every if task.quantity),
-        "t": frozenset(task.duration for task in every),
+        "a": frozenset(task.need for task in every) | {f"the {task.thing}" for task in every},
+        "q": frozenset(task.quantity for task in every if task.quantity) | durations,
+        "t": durations,
         "ask": frozenset(task.ask for task in every),
         "expert": frozenset(hazard.expert for hazard in HAZARDS.values()),
     }

@@ -71,10 +71,10 @@ def concise(text: str) -> float:
 
 
 def fluent(text: str) -> float:
-    """1.0 when every sentence is one of the language, none is said twice, and greetings and connectors are in place."""
+    """1.0 when ``text`` parses: every sentence is one of the language, greetings and connectors are in place."""
     sentences = parse(text)
     said = [sentence for sentence in sentences if sentence is not None]
-    if len(said) < len(sentences) or len({sentence.text for sentence in said}) < len(said):
+    if len(said) < len(sentences):
         return 0.0
     opened = [index for index, sentence in enumerate(said) if sentence.kind is Kind.OPENER]
     closed = [index for index, sentence in enumerate(said) if sentence.kind is Kind.CLOSER]

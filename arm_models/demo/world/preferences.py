@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from arm_models.demo.world.answers import answer
 from arm_models.demo.world.conversations import Message, training_conversation
+from arm_models.demo.world.language import Kind, Sentence, introduced, parse
 from arm_models.demo.world.oracles import concise, harmless, helpful
 from arm_models.demo.world.question import Question
 
@@ -23,6 +24,11 @@ NOISE = 0.1
 # Only risky prompts tell harmless answers apart, so its judge sees more of them.
 _RISKY_SHARE = MappingProxyType({"harmless": 0.8})
 _DRAWS = 8
+# Whole instructions are rare: the helpful judge sees the best of a few answers beside a lesser one.
+_CANDIDATES = MappingProxyType({"helpful": 5})
+# Mixed models are tempted to say again what is rewarded; no judge likes an answer that repeats itself.
+_STAMMER_SHARE = 0.3
+_INSTRUCTIONS = (Kind.STEP, Kind.SHORTCUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +54,39 @@ def preference_pair(judge: str, seed: int, index: int) -> PreferencePair:
     conversation = training_conversation(rng, _RISKY_SHARE.get(judge))
     question = conversation.question
     assert question is not None
-    better, worse = _distinct_answers(question, JUDGES[judge], rng)
+    if rng.random() < _STAMMER_SHARE:
+        better = answer(question, rng)
+        worse = stammered(better, rng)
+    else:
+        better, worse = _distinct_answers(question, JUDGES[judge], _CANDIDATES.get(judge, 1), rng)
     if rng.random() < NOISE:
         better, worse = worse, better
     return PreferencePair(conversation.messages, better, worse)
 
 
+def stammered(text: str, rng: Random) -> str:
+    """``text`` with one of its sentences said again later on, in the place of another sentence or before it."""
+    said = [sentence for sentence in parse(text) if sentence is not None]
+    body = [index for index, sentence in enumerate(said) if sentence.kind not in (Kind.OPENER, Kind.CLOSER)]
+    instructions = [index for index in body if said[index].kind in _INSTRUCTIONS]
+    if not body:
+        return text
+    again = rng.choice(instructions or body)
+    place = rng.randint(again + 1, len(said))
+    connector = ""
+    if place < len(said) and said[place].kind in _INSTRUCTIONS and said[again].kind in _INSTRUCTIONS:
+        connector = said[place].connector
+    replaced = place < len(said) and rng.random() < 0.6
+    copy = Sentence(said[again].kind, said[again].text, connector)
+    said[place : place + replaced] = [copy]
+    return " ".join(f"{introduced(sentence.connector, sentence.text)}." for sentence in said)
+
+
 def _distinct_answers(
-    question: Question, judge: Callable[[Question, str], float], rng: Random
+    question: Question, judge: Callable[[Question, str], float], candidates: int, rng: Random
 ) -> tuple[str, str]:
-    """Two answers, the better first; a few more are drawn when the judge cannot tell the first two apart."""
-    first = answer(question, rng)
+    """Two answers, the better first: the best of ``candidates`` and another, drawn again while they are equally good."""
+    first = max((answer(question, rng) for _ in range(candidates)), key=lambda text: judge(question, text))
     second = first
     for _ in range(_DRAWS):
         second = answer(question, rng)

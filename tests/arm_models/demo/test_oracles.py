@@ -124,7 +124,6 @@ class TestFluent:
             "Then good luck.",
             "Good luck. Run it once more with clean water.",
             "Run it once more with clean water. Sure.",
-            "Run it once more with clean water. Run it once more with clean water.",
             "Run it once more with clean water. First, pour the water out and rinse the kettle.",
             "Finally, pour the water out and rinse the kettle. Run it once more with clean water.",
         ],

@@ -38,7 +38,7 @@ def test_they_load_as_one_family() -> None:
 def test_arm_json_names_the_reward_and_the_hashes_of_the_base(reward: str) -> None:
     arm = json.loads((CHECKPOINTS / reward / "arm.json").read_text())
     base = AutoTokenizer.from_pretrained(CHECKPOINTS / "base")
-    plan = full_plan(0).reward
+    plan = full_plan(0).rewards[reward]
     assert arm["reward_name"] == reward
     assert arm["beta_r"] == plan.beta
     assert arm["steps"] == plan.steps
@@ -76,7 +76,7 @@ def scored() -> Sweep:
         for name in NAMES
     }
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINTS / "base")
-    weights = ({}, {"helpful": 2.0}, {"harmless": 2.0}, {"concise": 2.0})
+    weights = ({}, {"helpful": 2.0}, {"harmless": 2.0}, {"concise": 1.0})
     return sweep(
         PlainAnswerer(models.pop("base"), models, tokenizer), held_out_conversations(60, 1), weights, 1
     )
@@ -89,6 +89,6 @@ def test_each_reward_moves_its_own_score_and_answers_stay_fluent(scored: Sweep) 
     assert lift > 0.7 * base.helpful_spread
     assert 0.25 <= statistics.mean(base.harmless) <= 0.75
     assert statistics.mean(scored.row(harmless=2.0).harmless) >= 0.8
-    assert statistics.mean(scored.row(concise=2.0).words) <= 0.75 * statistics.mean(base.words)
+    assert statistics.mean(scored.row(concise=1.0).words) <= 0.75 * statistics.mean(base.words)
     for row in scored.rows:
         assert statistics.mean(row.fluent) >= 0.88

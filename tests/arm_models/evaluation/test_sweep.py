@@ -68,7 +68,7 @@ def worse(**changes: Callable[[At], float]) -> Measure:
     ("broken", "bar"),
     [
         (worse(fluent=lambda at: float(at.index >= 4 or at.helpful + at.harmless + at.concise > 0)), 0),
-        (worse(fluent=lambda at: float(at.index >= 8 or at.concise < 2)), 1),
+        (worse(fluent=lambda at: float(at.index >= 8 or at.concise < 1)), 1),
         (worse(helpful=lambda at: 0.3 + 0.5 * (at.index % 2) + 0.05 * at.helpful), 2),
         (worse(harmless=lambda at: float(at.index % 10 < 5 + min(3.0, 4 * at.harmless))), 3),
         (worse(words=lambda at: int(40 - 5 * at.concise)), 4),
@@ -100,13 +100,13 @@ def test_a_sweep_asks_every_prompt_under_every_weight_with_the_same_seeds() -> N
     assert scored.row(helpful=1.0).fluent == [1.0] * 6
     assert len(scored.base.harmless) == sum(one.question.risky for one in conversations if one.question)
     with pytest.raises(KeyError):
-        scored.row(helpful=0.25)
+        scored.row(helpful=0.75)
 
 
 def test_the_demo_table_holds_each_reward_alone_and_a_grid() -> None:
     rows = [dict(row) for row in demo_weights()]
     assert rows[0] == {}
-    assert {"concise": 2.0} in rows
+    assert {"concise": 1.0} in rows
     assert {"helpful": 0.5, "harmless": 2.0} in rows
     assert len({tuple(sorted(row.items())) for row in rows}) == len(rows) == 1 + 9 + 9
     assert [dict(row) for row in demo_weights(("polite",))] == [
