@@ -1,0 +1,93 @@
+"""Who may import whom: the layers go one way, and models and engine live without the web."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WEB = ("fastapi", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
+UPPER = ("server.app", "server.cli", "server.api", "server.serve_command", "server.evaluate_command")
+LOWEST = (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine", "arm_models")
+
+
+def modules(folder: str) -> list[str]:
+    """Every module of a package, or the one module that is a file."""
+    at = ROOT / folder
+    paths = sorted(at.rglob("*.py")) if at.is_dir() else [at.with_suffix(".py")]
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
+    return [name.removesuffix(".__init__") for name in names]
+
+
+def imported(module: str) -> Iterator[str]:
+    """The names a module imports when it runs, inside functions too; those for type checkers do not count."""
+    at = ROOT.joinpath(*module.split("."))
+    source = at / "__init__.py" if at.is_dir() else at.with_suffix(".py")
+    pending: list[ast.AST] = [ast.parse(source.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively: the rule below would not see it"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            pending.extend(node.orelse)
+        else:
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def within(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("arm_models", ("server",)),
+        ("server/engine", (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.text")),
+        ("server/engine", ("server.config", "server.errors", "server.metrics")),
+        ("server/decoding", (*UPPER, "server.bench", "server.runtime", "server.metrics", "server.text")),
+        ("server/text", LOWEST),
+        ("server/config", LOWEST),
+        ("server/errors", LOWEST),
+        ("server/metrics", LOWEST),
+        ("server/api", ("server.app", "server.cli", "server.serve_command", "server.evaluate_command")),
+    ],
+)
+def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
+    found = modules(folder)
+    assert found
+    against = [
+        f"{module} imports {name}"
+        for module in found
+        for name in imported(module)
+        if within(name, forbidden) and not within(name, ("arm_models.errors",))
+    ]
+    assert against == []
+
+
+@pytest.mark.parametrize("folder", ["server/engine", "arm_models"])
+def test_models_and_engine_need_no_web_package(folder: str) -> None:
+    code = (
+        "import sys\nfrom importlib import import_module\n"
+        f"sys.modules.update(dict.fromkeys({WEB!r}))\n"  # None there makes an import fail
+        f"for name in {modules(folder)!r}:\n    import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("folder", ["server/engine", "arm_models"])
+def test_models_and_engine_import_no_web_package_later_either(folder: str) -> None:
+    """Inside functions too. httpx is the hub's business, not ours; transformers itself cannot do without."""
+    against = [
+        f"{module} imports {name}"
+        for module in modules(folder)
+        for name in imported(module)
+        if within(name, (*WEB, "httpx"))
+    ]
+    assert against == []
