@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     names = [args.only] if args.only else list(SCENARIOS)
-    workload = Workload(requests=args.requests, seed=args.seed)
+    workload = Workload.of(args.models, args.requests, args.seed)
     with (
         scratch_folder() as folder,
         tqdm(total=len(names) * (args.runs + 1), unit="run", disable=not sys.stderr.isatty()) as bar,

@@ -16,6 +16,11 @@ class Workload:
     response: tuple[int, int] = (16, 128)
     seed: int = 0
 
+    @classmethod
+    def of(cls, models: str, requests: int, seed: int) -> "Workload":
+        """Prompts as long as the models are meant for: a chat turn or a few for the demo, else 16 to 256 tokens."""
+        return cls(requests, prompt=(16, 64) if models == "demo" else (16, 256), seed=seed)
+
     def build(self, vocab_size: int, rewards: Sequence[str], *, guided: bool) -> list[SequenceRequest]:
         """The requests; ``guided`` gives every reward of every request a weight of its own, else all are 0."""
         return [self._request(number, vocab_size, rewards, guided) for number in range(self.requests)]

@@ -27,59 +27,44 @@ UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")
 """Keyword arguments that change what attention means and that the hook does not honour."""
 
 
+_KeysValues = tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """A slice of the packed tokens, and the rows of a slab over which it attends.
+    """A slice of the packed tokens, and the keys and values over which it attends.
 
-    ``mask`` is additive, [rows, 1, queries, length]. Prompt chunk: one row, many queries. Single tokens: rows ``first`` to
-    ``first + rows`` of the slab with one query each; ``where`` places them when not every row of that span has one, and
-    ``replay`` marks tokens that are all of ONE row, each with its own length.
+    ``keys``, ``values``: per layer, [rows, kv_heads, length, head_dim] views of a slab. ``mask`` is additive,
+    [rows, 1, queries, length]. Prompt chunk: one row, many queries. Single tokens: one query a row; ``where`` places them when
+    not every row of the span has one.
     """
 
     start: int
     stop: int
-    slab: Slab
-    first: int
-    rows: int
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
     mask: torch.Tensor
     where: torch.Tensor | None = None
-    replay: bool = False
 
     def attend(self, layer: int, query: torch.Tensor, scale: float | None) -> torch.Tensor:
-        """``query`` [heads, tokens, head_dim] of this slice → [tokens, heads, head_dim]."""
-        length = self.mask.shape[-1]
-        keys, values = (
-            self.slab.data[layer, kind, self.first : self.first + self.rows, :length].transpose(1, 2)
-            for kind in (0, 1)
-        )
-        if self.replay:
-            count = self.stop - self.start
-            keys, values = keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1)
-        heads, _, width = query.shape
-        groups = heads // keys.shape[1]
-        if self.mask.shape[0] == 1 and self.mask.shape[2] > 1:
+        """``query`` [tokens, heads, head_dim] of this slice → the same shape."""
+        keys, values = self.keys[layer], self.values[layer]
+        groups = query.shape[1] // keys.shape[1]
+        if self.mask.shape[2] > 1:
             return self._attend_chunk(query, keys, values, groups, scale)
-        single = query.transpose(0, 1)
         if self.where is not None:
-            spread = query.new_zeros(self.rows, heads, width)
-            spread[self.where] = single
-            single = spread
+            query = query.new_zeros(keys.shape[0], *query.shape[1:]).index_copy_(0, self.where, query)
         # Query heads that share a key head become queries of that head: no repeated keys.
-        grouped = single.reshape(-1, heads // groups, groups, width)
+        grouped = query.reshape(query.shape[0], -1, groups, query.shape[2])
         out = scaled_dot_product_attention(grouped, keys, values, attn_mask=self.mask, scale=scale)
-        out = out.reshape(-1, heads, width)
-        return out if self.where is None else out[self.where]
+        out = out.flatten(1, 2)
+        return out if self.where is None else out.index_select(0, self.where)
 
     def _attend_chunk(
-        self,
-        query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        groups: int,
-        scale: float | None,
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, groups: int, scale: float | None
     ) -> torch.Tensor:
-        heads, tokens, width = query.shape
-        grouped = query.reshape(1, heads // groups, groups * tokens, width)
+        tokens, heads, width = query.shape
+        grouped = query.transpose(0, 1).reshape(1, heads // groups, groups * tokens, width)
         mask = self.mask if groups == 1 else self.mask.repeat(1, 1, groups, 1)
         out = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
         return out.reshape(heads, tokens, width).transpose(0, 1)
@@ -87,27 +72,38 @@ class Queries:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Where a slice of the packed tokens puts its keys and values: flat indices ``row * capacity + position``."""
+    """Where packed tokens put their keys and values.
 
-    slab: Slab
-    tokens: torch.Tensor
+    ``storage``: per layer, the slab as [2 * rows * kv_heads * capacity, head_dim]; ``places`` [2 * kv_heads * tokens]: which of
+    its lines the keys and values go to; ``tokens``: which of the packed tokens, a slice where they lie side by side.
+    """
+
+    storage: tuple[torch.Tensor, ...]
+    tokens: torch.Tensor | slice
     places: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the packed tokens of one forward are. ``tokens`` counts padding, which belongs to no part."""
+    """What the packed tokens of one forward are. The last ``padding`` tokens belong to no part."""
 
     tokens: int
+    padding: int
     writes: tuple[Write, ...]
     parts: tuple[Queries, ...]
 
     def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Store ``key`` and ``value`` [kv_heads, tokens, head_dim] of one layer."""
+        both = torch.stack((key, value))
         for write in self.writes:
-            for kind, states in ((0, key), (1, value)):
-                flat = write.slab.data[layer, kind].flatten(0, 1)
-                flat.index_copy_(0, write.places, states.transpose(0, 1).index_select(0, write.tokens))
+            write.storage[layer].index_copy_(0, write.places, both[:, :, write.tokens].flatten(0, 2))
+
+    def attend(self, layer: int, query: torch.Tensor, scale: float | None) -> torch.Tensor:
+        """``query`` [tokens, heads, head_dim] → the same shape; 0 for padding."""
+        outputs = [part.attend(layer, query[part.start : part.stop], scale) for part in self.parts]
+        if self.padding:
+            outputs.append(query.new_zeros(self.padding, *query.shape[1:]))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +140,8 @@ def lay_out(
     for i in order[len(singles) :]:
         build = _prompt_chunk if spans[i].is_prompt else _replay
         parts.extend(build(spans[i], offsets[i], dtype, device))
-    layout = Layout(total + -total % multiple, _writes(spans, offsets, device), tuple(parts))
+    padding = -total % multiple
+    layout = Layout(total + padding, padding, _writes(spans, offsets, device), tuple(parts))
     return layout, offsets
 
 
@@ -172,6 +169,12 @@ def _lengths_mask(
     return torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
 
 
+def _rows(slab: Slab, first: int, rows: int, length: int) -> _KeysValues:
+    """Keys and values per layer, [rows, kv_heads, length, head_dim] views of ``rows`` rows of a slab."""
+    both = slab.data[:, :, first : first + rows, :, :length]
+    return both[:, 0].unbind(), both[:, 1].unbind()
+
+
 def _single_tokens(group: list[Span], start: int, dtype: torch.dtype, device: torch.device) -> Queries:
     slab = group[0].row.slab
     rows = [span.row.index for span in group]
@@ -182,7 +185,7 @@ def _single_tokens(group: list[Span], start: int, dtype: torch.dtype, device: to
         lengths[span.row.index - first] = span.start + 1
     mask = _lengths_mask(lengths, slab.capacity, dtype, device)[:, None, None]
     where = None if count == len(rows) else torch.tensor([row - first for row in rows], device=device)
-    return Queries(start, start + len(group), slab, first, count, mask, where)
+    return Queries(start, start + len(group), *_rows(slab, first, count, slab.capacity), mask, where)
 
 
 def _replay(span: Span, offset: int, dtype: torch.dtype, device: torch.device) -> list[Queries]:
@@ -194,33 +197,62 @@ def _replay(span: Span, offset: int, dtype: torch.dtype, device: torch.device) -
         stop = min(end, length)
         lengths = list(range(position + 1, stop + 1))
         mask = _lengths_mask(lengths, length, dtype, device)[:, None, None]
+        keys, values = _rows(span.row.slab, span.row.index, 1, length)
         begin = offset + position - span.start
-        part = Queries(begin, begin + len(lengths), span.row.slab, span.row.index, 1, mask, None, replay=True)
-        parts.append(part)
+        parts.append(
+            Queries(
+                begin,
+                begin + len(lengths),
+                tuple(layer.expand(len(lengths), -1, -1, -1) for layer in keys),
+                tuple(layer.expand(len(lengths), -1, -1, -1) for layer in values),
+                mask,
+            )
+        )
         position = stop
     return parts
 
 
 def _prompt_chunk(span: Span, offset: int, dtype: torch.dtype, device: torch.device) -> list[Queries]:
     end = span.start + span.count
-    mask = _lengths_mask(range(span.start + 1, end + 1), capacity_for(end), dtype, device)[None, None]
-    return [Queries(offset, offset + span.count, span.row.slab, span.row.index, 1, mask)]
+    length = capacity_for(end)
+    mask = _lengths_mask(range(span.start + 1, end + 1), length, dtype, device)[None, None]
+    return [Queries(offset, offset + span.count, *_rows(span.row.slab, span.row.index, 1, length), mask)]
 
 
 def _writes(spans: Sequence[Span], offsets: list[int], device: torch.device) -> tuple[Write, ...]:
     tokens: dict[int, list[int]] = {}
     places: dict[int, list[int]] = {}
     slabs: dict[int, Slab] = {}
-    for span, offset in zip(spans, offsets, strict=True):
+    for i in sorted(range(len(spans)), key=offsets.__getitem__):
+        span, offset = spans[i], offsets[i]
         capacity = span.row.slab.capacity
         slabs[capacity] = span.row.slab
         tokens.setdefault(capacity, []).extend(range(offset, offset + span.count))
-        base = span.row.index * capacity + span.start
+        base = span.row.index * span.row.slab.data.shape[3] * capacity + span.start
         places.setdefault(capacity, []).extend(range(base, base + span.count))
     return tuple(
-        Write(slab, torch.tensor(tokens[size], device=device), torch.tensor(places[size], device=device))
+        Write(
+            slab.data.flatten(1, 4).unbind(),
+            _selection(tokens[size], device),
+            _lines(slab, torch.tensor(places[size], device=device)),
+        )
         for size, slab in slabs.items()
     )
+
+
+def _lines(slab: Slab, first: torch.Tensor) -> torch.Tensor:
+    """Lines of :class:`Write` for tokens whose key of head 0 goes to line ``first`` [tokens]."""
+    _, kinds, rows, heads, capacity, _ = slab.data.shape
+    head = torch.arange(heads, device=first.device)[:, None] * capacity
+    kind = torch.arange(kinds, device=first.device)[:, None, None] * (rows * heads * capacity)
+    return (kind + head + first).flatten()
+
+
+def _selection(tokens: list[int], device: torch.device) -> torch.Tensor | slice:
+    """Ascending indices, as a slice where there is no gap."""
+    if tokens[-1] - tokens[0] + 1 == len(tokens):
+        return slice(tokens[0], tokens[-1] + 1)
+    return torch.tensor(tokens, device=device)
 
 
 def cached_attention(
@@ -255,10 +287,7 @@ def cached_attention(
             raise ValueError(f"attention with {name} is not supported")
     layer: int = module.layer_idx  # type: ignore[assignment]
     cache_layout.write(layer, key[0], value[0])
-    out = query.new_zeros(query.shape[2], query.shape[1], query.shape[3])
-    for part in cache_layout.parts:
-        out[part.start : part.stop] = part.attend(layer, query[0, :, part.start : part.stop], scaling)
-    return out[None], None
+    return cache_layout.attend(layer, query[0].transpose(0, 1), scaling)[None], None
 
 
 def register_attention() -> str:

@@ -3,8 +3,8 @@
 A context owns one *row*: room for ``capacity`` tokens in a row, in the slab of that capacity. Rows of one slab lie side by
 side, so a decode step attends over a slice of the slab without gathering anything::
 
-    slab 64    [layers, K|V, rows, 64, kv_heads, head_dim]     row 0: ctx A   row 1: ctx D
-    slab 128   [layers, K|V, rows, 128, kv_heads, head_dim]    row 0: ctx B
+    slab 64    [layers, K|V, rows, kv_heads, 64, head_dim]     row 0: ctx A   row 1: ctx D
+    slab 128   [layers, K|V, rows, kv_heads, 128, head_dim]    row 0: ctx B
     slab 192   …                                               (C outgrew 128 and moved here)
 
 Rows stay compact: when one is freed the last row of its slab takes its place. The length over which a token attends is a
@@ -55,7 +55,7 @@ class KVShape:
 
 @dataclass(slots=True)
 class Slab:
-    """Rows of one capacity. ``data``: [layers, 2, allocated rows, capacity, kv_heads, head_dim]."""
+    """Rows of one capacity. ``data``: [layers, 2, allocated rows, kv_heads, capacity, head_dim]."""
 
     capacity: int
     data: torch.Tensor
@@ -68,10 +68,10 @@ class Slab:
 
     def resize(self, rows: int) -> None:
         """Give the slab memory for ``rows`` rows, keeping those in use."""
-        layers, two, _, capacity, heads, width = self.data.shape
+        layers, two, _, *row = self.data.shape
         # An ordinary tensor even when a step grows it in inference mode: rows also move between steps.
         with torch.inference_mode(False):
-            grown = self.data.new_zeros(layers, two, rows, capacity, heads, width)
+            grown = self.data.new_zeros(layers, two, rows, *row)
         grown[:, :, : len(self.owners)] = self.data[:, :, : len(self.owners)]
         self.data = grown
 
@@ -177,12 +177,12 @@ class KVCache:
         self.free(owner)
         self._append(owner, capacity)
         target, row = self._rows[owner]
-        target.data[:, :, row, : slab.capacity] = kept
+        target.data[:, :, row, :, : slab.capacity] = kept
 
     def _slab(self, capacity: int) -> Slab:
         if capacity not in self._slabs:
             shape = self.shape
-            size = (shape.layers, 2, 0, capacity, shape.kv_heads, shape.head_dim)
+            size = (shape.layers, 2, 0, shape.kv_heads, capacity, shape.head_dim)
             empty = torch.zeros(size, dtype=shape.dtype, device=shape.device)
             self._slabs[capacity] = Slab(capacity, empty)
         return self._slabs[capacity]

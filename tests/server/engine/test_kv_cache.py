@@ -44,14 +44,14 @@ def test_random_use_keeps_every_row_and_the_budget() -> None:
             if granted:
                 before = lengths.get(owner, 0)
                 row = cache.row(owner)
-                assert (row.slab.data[:, :, row.index, :before] == owner).all()
-                row.slab.data[:, :, row.index, :wanted] = owner
+                assert (row.slab.data[:, :, row.index, :, :before] == owner).all()
+                row.slab.data[:, :, row.index, :, :wanted] = owner
                 lengths[owner] = wanted
         cache.check_integrity()
         if step % 100 == 0:
             for other, length in lengths.items():
                 row = cache.row(other)
-                assert (row.slab.data[:, :, row.index, :length] == other).all()
+                assert (row.slab.data[:, :, row.index, :, :length] == other).all()
     for owner in list(lengths):
         cache.free(owner)
     assert cache.free_blocks == cache.num_blocks == 40
