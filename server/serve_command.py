@@ -103,12 +103,18 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
     ):
         flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
         if flags:
-            merged[section] = {**_mapping(merged.get(section)), **flags}
+            merged[section] = _over(merged.get(section, {}), flags)
     held = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name) is not None}
     if held:
-        merged["base"] = {**_mapping(merged.get("base")), **held}
-        merged["rewards"] = [{**_mapping(reward), **held} for reward in merged["rewards"]]
+        merged["base"] = _over(merged.get("base", {}), held)
+        if isinstance(merged["rewards"], (list, tuple)):
+            merged["rewards"] = [_over(reward, held) for reward in merged["rewards"]]
     return merged
+
+
+def _over(declared: Any, flags: dict[str, Any]) -> Any:
+    """The flags on top of a section; what is no mapping stays, to be complained about under its own name."""
+    return {**declared, **flags} if isinstance(declared, dict) else declared
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _same(value: object, other: object) -> bool:
 
 # The tags of unions begin with "~" so that they can be told from the fields on an error's path.
 def _text_or_list(value: object) -> str:
-    return "~text" if isinstance(value, str) else "~list"
+    return "~list" if isinstance(value, list | tuple) else "~text"
 
 
 class TextPart(Body):

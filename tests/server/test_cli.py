@@ -106,6 +106,32 @@ def test_a_user_error_is_one_line_and_exit_code_2(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("section", "flags"),
+    [
+        ("http: 3", ["--port", "0"]),
+        ("http:", ["--host", "127.0.0.1"]),
+        ("engine: [4]", ["--max-sequences", "4"]),
+        ("base: 3", ["--device", "cpu"]),
+        ("rewards: 3", ["--device", "cpu"]),
+        ("rewards:", ["--device", "cpu"]),
+        ("rewards: {kind: k}", ["--dtype", "float32"]),
+        ("rewards: [3]", ["--device", "cpu"]),
+    ],
+)
+def test_a_flag_does_not_hide_what_is_wrong_in_the_file(
+    section: str, flags: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "d.yaml"
+    base = "" if section.startswith("base") else "base: b\n"
+    path.write_text(f"model: mine\n{base}{section}\n")
+    with pytest.raises(UserError) as told:
+        deployment("--config", str(path), *flags)
+    named = section.partition(":")[0]
+    assert f"{path}: {named}" in str(told.value)
+    assert "missing" not in str(told.value)
+
+
 def test_a_taken_port_is_known_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -122,6 +122,11 @@ def test_a_wrong_field_is_named(real: Any, fields: dict[str, Any], param: str) -
     assert len(response.content) < 1500
 
 
+def test_content_that_is_missing_is_asked_for_as_text(real: Any) -> None:
+    error = real.chat(messages=[{"role": "user", "content": None}]).json()["error"]
+    assert "string" in error["message"]
+
+
 def test_the_known_preferences_are_listed(real: Any) -> None:
     message = real.chat(preferences={"kind": 1}).json()["error"]["message"]
     assert "kind" in message
