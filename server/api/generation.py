@@ -57,12 +57,13 @@ class Ticket:
 
 
 class Generation:
-    """The life of one answer. Used from the event loop only."""
+    """The life of one answer. Used from the event loop only; whoever changes its guidance holds ``changing``."""
 
     def __init__(self, ticket: Ticket, detokenizer: Detokenizer) -> None:
         self.ticket = ticket
         self.tokens = 0
         self.changes: list[Change] = []
+        self.changing = asyncio.Lock()
         self.finish_reason: FinishReason | None = None
         self.error: ApiError | None = None
         self.cancelled = False

@@ -56,8 +56,10 @@ async def change(body: Body, generation: Running, server: Server) -> schema.Chan
         raise InvalidRequest(
             "Nothing to change: give 'preferences' and/or 'guidance.beta'.", param="preferences"
         )
-    guidance = generation.guidance.changed(preferences, beta)
-    at_token = await server.dispatcher.change(generation, guidance)
+    # One at a time: a change of β must not take back a change of preferences that is still on its way.
+    async with generation.changing:
+        guidance = generation.guidance.changed(preferences, beta)
+        at_token = await server.dispatcher.change(generation, guidance)
     return schema.Changed(
         id=generation.ticket.id,
         object="chat.completion.change",

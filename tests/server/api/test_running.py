@@ -1,7 +1,7 @@
 """A request under way can be seen, steered and cancelled, by the key that started it and by no other."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -61,6 +61,32 @@ def test_a_change_answers_the_token_from_which_it_holds_and_is_recorded(
             ],
             "cancelled": False,
         }
+
+
+def test_changes_of_preferences_and_of_beta_at_the_same_time_both_hold(
+    scripted: Callable[..., Any], until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scripted() as server, server.client() as client, server.open(client, max_tokens=5) as events:
+        url = f"/v1/chat/completions/{next(events)['id']}"
+        asked: list[dict[str, float]] = []
+        slow: Future[int] = Future()
+
+        def change(_: str, mix: Mapping[str, float]) -> "Future[int]":
+            asked.append(dict(mix))
+            return slow
+
+        monkeypatch.setattr(server.engine, "change", change)
+        with server.client() as one, server.client() as two, ThreadPoolExecutor() as pool:
+            first = pool.submit(one.patch, url, json={"preferences": {"harmless": 3}})
+            until(lambda: asked)
+            second = pool.submit(two.patch, url, json={"guidance": {"beta": 2}})
+            wait([second], timeout=0.3)  # time to arrive while the first is under way
+            slow.set_result(0)
+            assert first.result().status_code == second.result().status_code == 200
+            assert second.result().json()["preferences"] == {"helpful": 0.0, "harmless": 3.0}
+        assert asked[-1] == {"base": 1.0, "helpful": 0.0, "harmless": 1.5}
+        server.engine.free()
+        list(events)
 
 
 @pytest.mark.parametrize(
