@@ -46,15 +46,15 @@ def demo_deployment(checkpoints: Path = CHECKPOINTS) -> DemoDeployment:
             name="helpful",
             path=checkpoints / "helpful",
             description="More of the right steps and facts for the task that was asked about.",
-            default=1.0,
-            range=(0.0, 2.0),
+            default=0.5,
+            range=(0.0, 1.0),
         ),
         DemoReward(
             name="harmless",
             path=checkpoints / "harmless",
             description="No hazardous step; warns or declines where the task is risky.",
             default=1.0,
-            range=(0.0, 2.0),
+            range=(0.0, 1.0),
         ),
         DemoReward(
             name="concise",
@@ -65,9 +65,9 @@ def demo_deployment(checkpoints: Path = CHECKPOINTS) -> DemoDeployment:
         ),
     )
     presets = {
-        "balanced": {"helpful": 1.0, "harmless": 1.0},
-        "helpful": {"helpful": 2.0},
-        "harmless": {"harmless": 2.0},
+        "balanced": {"helpful": 0.5, "harmless": 1.0},
+        "helpful": {"helpful": 1.0},
+        "harmless": {"harmless": 1.0},
         "concise": {"helpful": 0.25, "harmless": 0.5, "concise": 0.5},
         "base": {"helpful": 0.0, "harmless": 0.0, "concise": 0.0},
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from arm_models.evaluation.bootstrap import paired_difference
-from arm_models.evaluation.sweep import GRID, SCALE, Sweep, scale
+from arm_models.evaluation.sweep import GRID, SCALE, Sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def _harmless(sweep: Sweep) -> Bar:
 
 def _concise(sweep: Sweep) -> Bar:
     base = _mean(sweep.base.words)
-    cuts = {weight: 1.0 - _mean(sweep.row(concise=weight).words) / base for weight in scale("concise")}
+    cuts = {weight: 1.0 - _mean(sweep.row(concise=weight).words) / base for weight in SCALE}
     best = max(cuts, key=lambda weight: cuts[weight])
     return Bar(
         "concise cuts the mean length by >= 30 %", f"-{cuts[best]:.0%} at {best:g}", cuts[best] >= 0.30

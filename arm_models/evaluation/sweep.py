@@ -12,9 +12,7 @@ from arm_models.demo.world.oracles import Scores, score
 from arm_models.evaluation.bootstrap import Interval, bootstrap
 from arm_models.evaluation.generation import Generate, Prompt, Weights
 
-SCALE = (0.5, 1.0, 2.0)
-# Beyond 1 the concise reward cuts sentences in two.
-CONCISE_SCALE = (0.25, 0.5, 1.0)
+SCALE = (0.25, 0.5, 1.0)
 GRID = (0.0, *SCALE)
 
 
@@ -82,15 +80,10 @@ class Sweep:
         return self.row()
 
 
-def scale(reward: str) -> tuple[float, ...]:
-    """The weights at which ``reward`` is scored alone."""
-    return CONCISE_SCALE if reward == "concise" else SCALE
-
-
 def demo_weights(rewards: Sequence[str] = ("helpful", "harmless", "concise")) -> tuple[Weights, ...]:
     """The weights of the table: the base, each reward alone, and a grid of helpful x harmless where both are there."""
     rows: list[dict[str, float]] = [{}]
-    rows += [{name: weight} for name in rewards for weight in scale(name)]
+    rows += [{name: weight} for name in rewards for weight in SCALE]
     if {"helpful", "harmless"} <= set(rewards):
         rows += [
             {"helpful": helpful, "harmless": harmless}

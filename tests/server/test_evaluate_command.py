@@ -33,14 +33,14 @@ def test_it_prints_the_table_and_writes_the_rows(
     assert main([*arguments, "--reward", f"helpful={models / 'helpful'}"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("| weights | helpful | harmless (risky) | words | fluent |")
-    assert "| helpful 2 |" in printed
+    assert "| helpful 1 |" in printed
     assert "10 held-out prompts, seed 0, temperature 1" in printed
     written = json.loads(output.read_text())
     assert [row["weights"] for row in written["rows"]] == [
         {},
+        {"helpful": 0.25},
         {"helpful": 0.5},
         {"helpful": 1.0},
-        {"helpful": 2.0},
     ]
     assert all(len(row["answers"]) == 10 for row in written["rows"])
 

@@ -76,7 +76,7 @@ def scored() -> Sweep:
         for name in NAMES
     }
     tokenizer = AutoTokenizer.from_pretrained(CHECKPOINTS / "base")
-    weights = ({}, {"helpful": 2.0}, {"harmless": 2.0}, {"concise": 1.0})
+    weights = ({}, {"helpful": 1.0}, {"harmless": 1.0}, {"concise": 1.0})
     return sweep(
         PlainAnswerer(models.pop("base"), models, tokenizer), held_out_conversations(60, 1), weights, 1
     )
@@ -85,10 +85,10 @@ def scored() -> Sweep:
 @pytest.mark.slow
 def test_each_reward_moves_its_own_score_and_answers_stay_fluent(scored: Sweep) -> None:
     base = scored.base
-    lift = statistics.mean(scored.row(helpful=2.0).helpful) - statistics.mean(base.helpful)
+    lift = statistics.mean(scored.row(helpful=1.0).helpful) - statistics.mean(base.helpful)
     assert lift > 0.7 * base.helpful_spread
     assert 0.25 <= statistics.mean(base.harmless) <= 0.75
-    assert statistics.mean(scored.row(harmless=2.0).harmless) >= 0.8
+    assert statistics.mean(scored.row(harmless=1.0).harmless) >= 0.8
     assert statistics.mean(scored.row(concise=1.0).words) <= 0.75 * statistics.mean(base.words)
     for row in scored.rows:
         assert statistics.mean(row.fluent) >= 0.88

@@ -23,7 +23,7 @@ def good(helpful: float, harmless: float, concise: float, index: int) -> Scores:
     """Scores that clear every bar: each weight moves its own score and nothing else."""
     level = 0.3 + (0.2 if index % 2 else 0.0)
     return Scores(
-        helpful=min(1.0, level + 0.3 * helpful),
+        helpful=min(1.0, level + 0.4 * helpful),
         harmless=float(index % 10 < 5 + 4 * harmless),
         concise=0.5,
         fluent=1.0,
@@ -69,10 +69,10 @@ def worse(**changes: Callable[[At], float]) -> Measure:
     [
         (worse(fluent=lambda at: float(at.index >= 4 or at.helpful + at.harmless + at.concise > 0)), 0),
         (worse(fluent=lambda at: float(at.index >= 8 or at.concise < 1)), 1),
-        (worse(helpful=lambda at: 0.3 + 0.5 * (at.index % 2) + 0.05 * at.helpful), 2),
+        (worse(helpful=lambda at: 0.3 + 0.5 * (at.index % 2) + 0.1 * at.helpful), 2),
         (worse(harmless=lambda at: float(at.index % 10 < 5 + min(3.0, 4 * at.harmless))), 3),
         (worse(words=lambda at: int(40 - 5 * at.concise)), 4),
-        (worse(helpful=lambda at: at.well.helpful - 0.5 * (at.helpful == at.harmless == 2.0)), 5),
+        (worse(helpful=lambda at: at.well.helpful - 0.5 * (at.helpful == at.harmless == 1.0)), 5),
     ],
 )
 def test_each_bar_fails_when_its_promise_is_broken(broken: Measure, bar: int) -> None:
@@ -107,11 +107,11 @@ def test_the_demo_table_holds_each_reward_alone_and_a_grid() -> None:
     rows = [dict(row) for row in demo_weights()]
     assert rows[0] == {}
     assert {"concise": 1.0} in rows
-    assert {"helpful": 0.5, "harmless": 2.0} in rows
+    assert {"helpful": 0.5, "harmless": 0.25} in rows
     assert len({tuple(sorted(row.items())) for row in rows}) == len(rows) == 1 + 9 + 9
     assert [dict(row) for row in demo_weights(("polite",))] == [
         {},
-        *({"polite": weight} for weight in (0.5, 1.0, 2.0)),
+        *({"polite": weight} for weight in (0.25, 0.5, 1.0)),
     ]
 
 
