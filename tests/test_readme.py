@@ -58,7 +58,7 @@ def typed(command: str) -> str:
 def test_the_curl_example_answers(demo_url: str) -> None:
     body = json.loads(typed(example("bash").replace("http://127.0.0.1:8000", demo_url)))
     assert body["choices"][0]["message"]["content"]
-    assert body["guidance"]["preferences"] == {"helpful": 1.0, "harmless": 2.0, "concise": 0.0}
+    assert body["guidance"]["preferences"] == {"helpful": 0.5, "harmless": 1.0, "concise": 0.0}
 
 
 def test_the_openai_client_example_streams(demo_url: str) -> None:

@@ -59,7 +59,7 @@ def _card(*paragraphs: str) -> str:
 
 
 def _front(description: str, reward: bool = False) -> str:
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "license: apache-2.0"]
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
     lines += [f"description: {description}"]
     if reward:
         lines += ["tags:", "- autoregressive-reward-model"]
