@@ -92,7 +92,9 @@ def _write(args: argparse.Namespace, results: Sequence[Any]) -> None:
     """Beside first, then renamed, so that a file is whole or not there."""
     record = {
         "command": f"genarm bench --models {args.models} --rewards {args.rewards} --requests {args.requests} "
-        f"--runs {args.runs} --seed {args.seed}",
+        f"--runs {args.runs} --seed {args.seed}"
+        + (f" --threads {args.threads}" if args.threads else "")
+        + (f" --only {args.only}" if args.only else ""),
         "machine": _machine(),
         "results": [
             {
