@@ -1,7 +1,7 @@
 """Tiny checkpoints made on the spot: a byte-level BPE tokenizer, several architectures, LoRA adapters."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,17 @@ def tiny_config(kind: str, *, vocab_size: int, hidden: int, layers: int, **chang
     if kind == "mistral":
         own["sliding_window"] = None
     return CONFIGS[kind][0](**common | own | changes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small lose more in handing work between threads than they gain, here and in started processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

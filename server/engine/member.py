@@ -142,9 +142,11 @@ class Member:
         for others in (1, 2, 3, 5, 8, 15, 31):
             prompt, token = self._prompt_then_token(texts[: others + 1])
             if not (torch.equal(prompt, prompt_alone) and torch.equal(token, token_alone)):
+                threads = torch.get_num_threads() if self.loaded.device.type == "cpu" else 1
+                remedy = "one thread (threads: 1)" if threads > 1 else "deterministic off"
                 raise SelfTestError(
                     f"{self.name}: logits in a batch of {others + 1} are not bit-equal to those alone on "
-                    f"{self.loaded.device} in {self.loaded.dtype}; run without deterministic"
+                    f"{self.loaded.device} in {self.loaded.dtype}; run with {remedy}"
                 )
 
     def _prompt_then_token(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
