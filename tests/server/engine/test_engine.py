@@ -161,6 +161,18 @@ def test_new_weights_hold_from_the_answered_token_on(
         assert got[at:] == continuation(fresh, one, got[:at], mix)
 
 
+def test_a_weight_that_returns_to_zero_gives_its_memory_back_at_once(
+    make_engine: Callable[..., Engine],
+) -> None:
+    engine = make_engine()
+    engine.add(request(1, {"base": 1.0, "helpful": 1.0}))
+    engine.step()
+    cache = engine.members["helpful"].cache
+    assert cache.free_blocks < cache.num_blocks
+    engine.change("r1", {"base": 1.0, "helpful": 0.0})
+    assert cache.free_blocks == cache.num_blocks
+
+
 def under_way(outputs: Sequence[TokenOutput]) -> bool:
     return not outputs or outputs[-1].finish_reason is None
 
