@@ -49,11 +49,6 @@ class EngineThread:
         """What the engine was doing after its last step."""
         return self._stats
 
-    @property
-    def max_context(self) -> dict[str, int]:
-        """Longest context of each member in tokens."""
-        return self._engine.max_context
-
     def start(self) -> None:
         """Begin to take work."""
         self._open = True
