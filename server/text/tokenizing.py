@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jinja2 import TemplateError
 
 from server.errors import ContextLengthExceeded, InvalidRequest, clip
+from server.text.codec import Codec
 from server.text.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class ChatTokenizer:
         for reader, _ in self._readers:
             reader.tokenizer.backend_tokenizer.no_truncation()
             reader.tokenizer.backend_tokenizer.no_padding()
+
+    @property
+    def codec(self) -> Codec:
+        """Text that is no chat, as the base reads and writes it."""
+        return Codec(self._base)
 
     def prompts(self, messages: Sequence[Message]) -> Prompts:
         """Every member's prompt. Call it in the tokenizer thread.
