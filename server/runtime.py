@@ -4,7 +4,7 @@ HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,11 +36,11 @@ class EngineLike(Protocol):
     def stop(self, timeout: float | None = None) -> bool:
         """Ends the thread; False when that took longer than ``timeout`` seconds."""
 
-    def add(self, request: SequenceRequest) -> Future[None]:
-        """Takes a sequence; the future raises ValueError when it is wrong."""
+    def add(self, *requests: SequenceRequest) -> Future[None]:
+        """Takes all of the sequences or none; the future raises ValueError that names what is wrong."""
 
-    def change(self, sequence_id: str, mix: Mapping[str, float]) -> Future[int]:
-        """Index of the first token under the new mix; the future raises KeyError when the sequence is over."""
+    def change(self, sequence_ids: Sequence[str], mix: Mapping[str, float]) -> Future[dict[str, int]]:
+        """Index of the first token under the new mix, by id; sequences that are over are left out."""
 
     def abort(self, sequence_id: str) -> Future[None]:
         """Drops a sequence; an unknown one is no error."""

@@ -120,11 +120,12 @@ class Dispatcher:
         """
         mix = guidance.mix
         try:
-            at_token = await _done(self.engine.change(generation.ticket.id, mix))
-        except KeyError:
-            raise NotFound("No request with this id is running.", param="id") from None
+            changed = await _done(self.engine.change([generation.ticket.id], mix))
         except RuntimeError as error:
             raise Unavailable("The server cannot take requests now.", retry_after=5) from error
+        if not changed:
+            raise NotFound("No request with this id is running.", param="id")
+        at_token = max(changed.values())
         generation.changes.append(Change(at_token, guidance))
         return at_token
 

@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,26 +63,27 @@ class ScriptedEngine:
         self.alive = False
         return True
 
-    def add(self, request: SequenceRequest) -> "Future[None]":
+    def add(self, *requests: SequenceRequest) -> "Future[None]":
         with self._lock:
-            self.requests[request.id] = request
-            self.mixes.append(dict(request.mix))
-            self._spoken[request.id] = 0
+            for request in requests:
+                self.requests[request.id] = request
+                self.mixes.append(dict(request.mix))
+                self._spoken[request.id] = 0
             future: Future[None] = Future()
             future.set_result(None)
             self._speak()
         return future
 
-    def change(self, sequence_id: str, mix: Mapping[str, float]) -> "Future[int]":
-        future: Future[int] = Future()
+    def change(self, sequence_ids: Sequence[str], mix: Mapping[str, float]) -> "Future[dict[str, int]]":
+        future: Future[dict[str, int]] = Future()
         with self._lock:
             if not self.alive:
                 future.set_exception(EngineDead("dead"))
-            elif sequence_id not in self._spoken:
-                future.set_exception(KeyError(sequence_id))
-            else:
+                return future
+            running = {one: self._spoken[one] for one in sequence_ids if one in self._spoken}
+            if running:
                 self.mixes.append(dict(mix))
-                future.set_result(self._spoken[sequence_id])
+            future.set_result(running)
         return future
 
     def abort(self, sequence_id: str) -> "Future[None]":

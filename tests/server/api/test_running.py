@@ -1,6 +1,6 @@
 """A request under way can be seen, steered and cancelled, by the key that started it and by no other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -69,9 +69,9 @@ def test_changes_of_preferences_and_of_beta_at_the_same_time_both_hold(
     with scripted() as server, server.client() as client, server.open(client, max_tokens=5) as events:
         url = f"/v1/chat/completions/{next(events)['id']}"
         asked: list[dict[str, float]] = []
-        slow: Future[int] = Future()
+        slow: Future[dict[str, int]] = Future()
 
-        def change(_: str, mix: Mapping[str, float]) -> "Future[int]":
+        def change(_: Sequence[str], mix: Mapping[str, float]) -> "Future[dict[str, int]]":
             asked.append(dict(mix))
             return slow
 
@@ -81,7 +81,7 @@ def test_changes_of_preferences_and_of_beta_at_the_same_time_both_hold(
             until(lambda: asked)
             second = pool.submit(two.patch, url, json={"guidance": {"beta": 2}})
             wait([second], timeout=0.3)  # time to arrive while the first is under way
-            slow.set_result(0)
+            slow.set_result({"any": 0})
             assert first.result().status_code == second.result().status_code == 200
             assert second.result().json()["preferences"] == {"helpful": 0.0, "harmless": 3.0}
         assert asked[-1] == {"base": 1.0, "helpful": 0.0, "harmless": 1.5}
