@@ -7,7 +7,15 @@ from server.engine.attention import ATTENTION, register_attention
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine, EngineStats
 from server.engine.member import Member, SelfTestError, build_members
-from server.engine.sequence import SamplingParams, SequenceRequest, TokenLogprobs, TokenOutput
+from server.engine.sequence import (
+    Grammar,
+    Matcher,
+    SamplingParams,
+    SequenceRequest,
+    TokenLogprobs,
+    TokenOutput,
+    TokenReport,
+)
 from server.engine.thread import EngineDead, EngineThread
 
 __all__ = [
@@ -17,12 +25,15 @@ __all__ = [
     "EngineDead",
     "EngineStats",
     "EngineThread",
+    "Grammar",
+    "Matcher",
     "Member",
     "SamplingParams",
     "SelfTestError",
     "SequenceRequest",
     "TokenLogprobs",
     "TokenOutput",
+    "TokenReport",
     "build_members",
     "register_attention",
 ]

@@ -9,16 +9,19 @@ from server.engine.config import EngineConfig
 from server.engine.kv_cache import BLOCK, capacity_for
 from server.engine.member import Member
 from server.engine.mix import Contribution, mix_logits
+from server.engine.penalties import adjust
+from server.engine.report import token_logprobs, token_reports
 from server.engine.sampler import sample
 from server.engine.scheduler import Scheduler, Step
+from server.engine.sequence import SamplingParams, SequenceRequest, TokenLogprobs, TokenOutput, TokenReport
 from server.engine.sequence import Sequence as Running
-from server.engine.sequence import SequenceRequest, TokenLogprobs, TokenOutput
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """What an engine is doing; counters run from its start.
 
+    ``prompt_tokens_computed``: tokens of prompts that the base ran; copies of what it ran for another response not counted.
     ``cache_usage``: share of each member's blocks in use, 0 to 1.
     """
 
@@ -27,6 +30,7 @@ class EngineStats:
     preemptions: int
     steps: int
     cache_usage: Mapping[str, float]
+    prompt_tokens_computed: int = 0
 
 
 class Engine:
@@ -47,16 +51,27 @@ class Engine:
         """Whether any response is under way."""
         return len(self._scheduler) > 0
 
-    def add(self, request: SequenceRequest) -> None:
-        """Queue a response.
+    def add(self, *requests: SequenceRequest) -> None:
+        """Queue responses, all or none. Those of one call that have equal prompts share the reading of them.
 
         Raises:
-            ValueError: the id is taken, a weighted member is unknown or has no prompt, a prompt is empty or holds a token
-                outside the vocabulary, a weight is not finite, no member is weighted, or prompt and ``max_tokens`` exceed a
-                member's context.
+            ValueError: an id is taken, a weighted member is unknown or has no prompt, a prompt is empty or holds a token
+                outside the vocabulary, a weight is not finite, no member is weighted, prompt and ``max_tokens`` exceed a
+                member's context, a token of ``logit_bias`` or ``stop_token_ids`` is outside the vocabulary, prompt
+                log-probs are asked for where weighted members read different prompts, or a report without the base.
         """
-        self._check(request)
-        self._scheduler.add(Running.begin(request))
+        begun: list[Running] = []
+        for request in requests:
+            self._check(request)
+            if any(other.id == request.id for other in begun):
+                raise ValueError(f"id {request.id!r} is given twice")
+            like = next((one for one in begun if one.request.prompts == request.prompts), None)
+            try:
+                begun.append(Running.begin(request, like.group if like else None))
+            except Exception as error:  # whatever a grammar trips over is this request's alone
+                raise ValueError(f"grammar: {error}") from error
+        for sequence in begun:
+            self._scheduler.add(sequence)
 
     def change(self, sequence_id: str, mix: Mapping[str, float]) -> int:
         """Give a response under way new weights; returns the index of the first token drawn under them.
@@ -73,9 +88,19 @@ class Engine:
         before = sequence.active
         sequence.mix = dict(mix)
         for name in before:
-            if name not in sequence.active:
+            # Prompt log-probs are all of one mix, so what was collected under the old one is read again.
+            if name not in sequence.active or sequence.reading:
                 self._scheduler.release(sequence, name)
+        if sequence.reading:
+            sequence.prompt_logprobs.clear()
         return len(sequence.response)
+
+    def change_all(self, sequence_ids: Iterable[str], mix: Mapping[str, float]) -> dict[str, int]:
+        """:meth:`change` for each of them that is still under way; ``ValueError`` changes none."""
+        running = [name for name in sequence_ids if name in self._scheduler]
+        for name in running:
+            self._check_mix(mix, self._scheduler.get(name).request)
+        return {name: self.change(name, mix) for name in running}
 
     def abort(self, sequence_id: str) -> list[TokenOutput]:
         """End a response now; nothing when it is not under way."""
@@ -96,11 +121,19 @@ class Engine:
         """Run one step; the tokens it drew."""
         step = self._scheduler.schedule()
         self._steps += 1
-        logits = {name: self.members[name].forward(chunks) for name, chunks in step.chunks.items()}
+        # In the members' order, whoever came first in the plan: a row's sum must not depend on its neighbours.
+        logits = {
+            name: member.forward(step.chunks[name])
+            for name, member in self.members.items()
+            if name in step.chunks
+        }
+        self._fork(step)
+        self._read(step, logits)
         if not step.drawing:
             return []
-        mixed = mix_logits(_contributions(step, logits), len(step.drawing))
-        return self._emit(step.drawing, mixed)
+        parts = contributions(step, logits)
+        mixed = mix_logits(list(parts.values()), len(step.drawing))
+        return self._emit(step.drawing, mixed, parts)
 
     def generate(self, requests: Iterable[SequenceRequest]) -> dict[str, list[int]]:
         """Responses of all requests by id, stop token included; runs steps until every one has ended.
@@ -128,7 +161,12 @@ class Engine:
         }
         scheduler = self._scheduler
         return EngineStats(
-            len(scheduler.running), len(scheduler.waiting), scheduler.preemptions, self._steps, usage
+            len(scheduler.running),
+            len(scheduler.waiting),
+            scheduler.preemptions,
+            self._steps,
+            usage,
+            scheduler.prompt_tokens_computed,
         )
 
     def check_integrity(self) -> None:
@@ -138,33 +176,95 @@ class Engine:
             if not self.has_work:
                 assert member.cache.free_blocks == member.cache.num_blocks
 
-    def _emit(self, drawing: list[Running], mixed: torch.Tensor) -> list[TokenOutput]:
+    def _fork(self, step: Step) -> None:
+        """Give followers a copy of what their leaders have computed."""
+        for follower in step.drawing:
+            leader = step.forks.get(follower.id)
+            if leader is None:
+                continue
+            for name in follower.active:
+                self.members[name].cache.copy(leader.id, follower.id, leader.total(name))
+
+    def _read(self, step: Step, logits: Mapping[str, torch.Tensor]) -> None:
+        """Collect log-probs of prompts that were read in this step."""
+        for sequence in self._scheduler.running:
+            if not sequence.reading or sequence.id in step.forks:
+                continue
+            parts, tokens = prompt_contributions(step, logits, sequence)
+            if not sequence.prompt_logprobs:
+                sequence.prompt_logprobs.append(None)
+            if tokens:
+                count = sequence.request.sampling.prompt_logprobs or 0
+                mixed = mix_logits(parts, len(tokens))
+                sequence.prompt_logprobs.extend(token_logprobs(mixed, tokens, [count] * len(tokens)))
+        for follower, leader in step.forks.items():
+            self._scheduler.get(follower).prompt_logprobs = leader.prompt_logprobs
+
+    def _emit(
+        self, drawing: list[Running], mixed: torch.Tensor, parts: Mapping[str, Contribution]
+    ) -> list[TokenOutput]:
         """Draw, append, report, and retire what has ended."""
-        sound = torch.isfinite(mixed.amax(-1)).tolist()
-        if not all(sound):
+        faults = _faults(mixed)
+        if faults:
             # A row of NaN must not reach the sampler; the sequence ends with an error, its neighbours go on.
-            mixed = torch.where(torch.tensor(sound, device=mixed.device)[:, None], mixed, 0.0)
+            mixed = mixed.index_fill(0, torch.tensor(list(faults), device=mixed.device), 0.0)
+        adjusted = self._adjusted(drawing, mixed, faults)
         draws = [sequence.request.sampling.draw(sequence.position) for sequence in drawing]
-        tokens = sample(mixed, draws).tolist()
+        tokens = sample(adjusted, draws).tolist()
         logprobs = _logprobs(drawing, mixed, tokens)
-        outputs = []
-        for row, sequence in enumerate(drawing):
-            outputs.append(self._advance(sequence, tokens[row], logprobs.get(row), sound[row]))
-        return outputs
+        reports = _reports(drawing, mixed, parts, tokens)
+        return [
+            self._advance(sequence, tokens[row], logprobs.get(row), reports.get(row), faults.get(row))
+            for row, sequence in enumerate(drawing)
+        ]
+
+    def _adjusted(self, drawing: list[Running], mixed: torch.Tensor, faults: dict[int, str]) -> torch.Tensor:
+        """The logits that are drawn from; ``mixed`` stays as it is. Rows on which nothing can be drawn join ``faults``."""
+        changed = [row for row, sequence in enumerate(drawing) if _adjusts(sequence) and row not in faults]
+        if not changed:
+            return mixed
+        logits = mixed.clone()
+        for row in changed:
+            sequence = drawing[row]
+            sampling = sequence.request.sampling
+            try:
+                allowed = sequence.matcher.allowed() if sequence.matcher else None
+            except Exception as error:  # whatever a grammar trips over is this response's alone
+                faults[row] = f"the grammar failed: {error}"
+                continue
+            adjust(logits[row], sampling, len(sequence.response), sequence.history, allowed)
+            if not bool(torch.isfinite(logits[row].amax())):
+                faults[row] = "no token is allowed"
+                logits[row] = 0.0
+        return logits
 
     def _advance(
-        self, sequence: Running, token: int, logprobs: TokenLogprobs | None, sound: bool
+        self,
+        sequence: Running,
+        token: int,
+        logprobs: TokenLogprobs | None,
+        report: TokenReport | None,
+        fault: str | None,
     ) -> TokenOutput:
         index = len(sequence.response)
-        if not sound:
+        prompt = None
+        if index == 0 and sequence.request.sampling.prompt_logprobs is not None:
+            prompt = tuple(sequence.prompt_logprobs)
+        if fault is None and sequence.request.sampling.max_tokens == 0:
             self._scheduler.remove(sequence)
-            message = "the mixed distribution is not finite: a model overflowed or a weight is too large"
-            return TokenOutput(sequence.id, index, -1, "error", message)
-        sequence.response.append(token)
+            return TokenOutput(sequence.id, 0, -1, "length", prompt_logprobs=prompt)
+        if fault is None:
+            try:
+                sequence.append(token)
+            except Exception as error:
+                fault = f"the grammar failed: {error}"
+        if fault is not None:
+            self._scheduler.remove(sequence)
+            return TokenOutput(sequence.id, index, -1, "error", fault)
         reason = sequence.finish_reason()
         if reason is not None:
             self._scheduler.remove(sequence)
-        return TokenOutput(sequence.id, index, token, reason, None, logprobs)
+        return TokenOutput(sequence.id, index, token, reason, None, logprobs, prompt, report)
 
     def _check(self, request: SequenceRequest) -> None:
         if request.id in self._scheduler:
@@ -182,7 +282,19 @@ class Engine:
             size = self.members[name].input_size
             if min(prompt) < 0 or max(prompt) >= size:
                 raise ValueError(f"prompts: {name} has a token outside its vocabulary of {size}")
+        self._check_sampling(request.sampling)
         self._check_mix(request.mix, request)
+        if request.report and not request.mix.get(next(iter(self.members))):
+            raise ValueError("report: the base needs a weight other than 0")
+
+    def _check_sampling(self, sampling: SamplingParams) -> None:
+        size = next(iter(self.members.values())).vocab_size
+        for name, tokens in (
+            ("logit_bias", sampling.logit_bias),
+            ("stop_token_ids", sampling.stop_token_ids),
+        ):
+            if any(not 0 <= token < size for token in tokens):
+                raise ValueError(f"{name} has a token outside the vocabulary of {size}")
 
     def _check_mix(self, mix: Mapping[str, float], request: SequenceRequest) -> None:
         for name, weight in mix.items():
@@ -194,6 +306,10 @@ class Engine:
                 raise ValueError(f"mix: {name} is weighted in but has no prompt")
         if not any(mix.values()):
             raise ValueError("mix: at least one member needs a weight other than 0")
+        if request.sampling.prompt_logprobs is not None:
+            first, *others = [list(request.prompts[name]) for name, weight in mix.items() if weight]
+            if any(other != first for other in others):
+                raise ValueError("prompt_logprobs: the weighted members read different prompts")
 
 
 def _longest_row(blocks: int) -> int:
@@ -204,27 +320,88 @@ def _longest_row(blocks: int) -> int:
     return length
 
 
-def _contributions(step: Step, logits: Mapping[str, torch.Tensor]) -> list[Contribution]:
-    """Each member's logits with the batch rows and weights they go to."""
+def contributions(step: Step, logits: Mapping[str, torch.Tensor]) -> dict[str, Contribution]:
+    """By member, the logits that this step's draws come from, with their batch rows and weights."""
     row_of = {sequence.id: row for row, sequence in enumerate(step.drawing)}
-    contributions = []
-    for name, chunks in step.chunks.items():
-        rows = [row_of[str(chunk.owner)] for chunk in chunks if chunk.wants_logits]
+    followers: dict[str, list[int]] = {}
+    for follower, leader in step.forks.items():
+        followers.setdefault(leader.id, []).append(row_of[follower])
+    parts = {}
+    for name in logits:
+        rows, places, end = [], [], 0
+        for chunk in step.chunks[name]:
+            end += chunk.logits
+            owner = str(chunk.owner)
+            if owner not in row_of:
+                continue
+            forked = [row for row in followers.get(owner, ()) if step.drawing[row].mix.get(name)]
+            rows += [row_of[owner], *forked]
+            places += [end - 1] * (1 + len(forked))
         if rows:
-            weights = [step.drawing[row].mix[name] for row in rows]
-            contributions.append(Contribution(logits[name], rows, weights))
-    return contributions
+            picked = logits[name] if places == list(range(end)) else logits[name][places]
+            parts[name] = Contribution(picked, rows, [step.drawing[row].mix[name] for row in rows])
+    return parts
+
+
+def prompt_contributions(
+    step: Step, logits: Mapping[str, torch.Tensor], sequence: Running
+) -> tuple[list[Contribution], list[int]]:
+    """What each member says about the prompt tokens behind those that ``sequence`` read in this step, and these tokens."""
+    parts: list[Contribution] = []
+    tokens: list[int] = []
+    for name in logits:
+        end = 0
+        for chunk in step.chunks[name]:
+            end += chunk.logits
+            if chunk.owner != sequence.id:
+                continue
+            prompt = sequence.contexts[name].prompt
+            tokens = list(prompt[chunk.start + 1 : chunk.start + len(chunk.tokens) + 1])
+            begin = end - chunk.logits
+            if tokens:
+                rows = logits[name][begin : begin + len(tokens)]
+                weights = [sequence.mix[name]] * len(tokens)
+                parts.append(Contribution(rows, range(len(tokens)), weights))
+    return parts, tokens
+
+
+def _faults(mixed: torch.Tensor) -> dict[int, str]:
+    """Rows that no token can be drawn from, with the reason."""
+    sound = torch.isfinite(mixed.amax(-1)).tolist()
+    message = "the mixed distribution is not finite: a model overflowed or a weight is too large"
+    return {row: message for row, fine in enumerate(sound) if not fine}
+
+
+def _adjusts(sequence: Running) -> bool:
+    sampling = sequence.request.sampling
+    waits = len(sequence.response) < sampling.min_tokens
+    return bool(sampling.logit_bias) or waits or sampling.penalizes or sequence.matcher is not None
 
 
 def _logprobs(drawing: list[Running], mixed: torch.Tensor, tokens: list[int]) -> dict[int, TokenLogprobs]:
     """Log-probs for the rows that asked for them."""
-    reports: dict[int, TokenLogprobs] = {}
-    for row, sequence in enumerate(drawing):
-        count = sequence.request.sampling.logprobs
-        if count is None:
-            continue
-        values = mixed[row].log_softmax(-1)
-        best, ids = values.topk(min(count, values.shape[0]))
-        top = tuple(zip(ids.tolist(), best.tolist(), strict=True))
-        reports[row] = TokenLogprobs(values[tokens[row]].item(), top)
-    return reports
+    asked = {row: one.request.sampling.logprobs for row, one in enumerate(drawing)}
+    counts = {row: count for row, count in asked.items() if count is not None}
+    if not counts:
+        return {}
+    rows = list(counts)
+    reports = token_logprobs(mixed[rows], [tokens[row] for row in rows], list(counts.values()))
+    return dict(zip(rows, reports, strict=True))
+
+
+def _reports(
+    drawing: list[Running], mixed: torch.Tensor, parts: Mapping[str, Contribution], tokens: list[int]
+) -> dict[int, TokenReport]:
+    """What guidance did, for the rows that asked for it."""
+    rows = [row for row, sequence in enumerate(drawing) if sequence.request.report]
+    if not rows:
+        return {}
+    places = {name: {row: place for place, row in enumerate(part.rows)} for name, part in parts.items()}
+    base, *rewards = parts
+    alone = parts[base].logits[[places[base][row] for row in rows]]
+    weighted = [
+        {name: parts[name].logits[places[name][row]] for name in rewards if row in places[name]}
+        for row in rows
+    ]
+    reports = token_reports(mixed[rows], alone.to(mixed.device), weighted, [tokens[row] for row in rows])
+    return dict(zip(rows, reports, strict=True))

@@ -132,6 +132,11 @@ class KVCache:
             self._move(owner, capacity)
         return True
 
+    def copy(self, source: Hashable, target: Hashable, length: int) -> None:
+        """Give ``target``, which has room for them, the first ``length`` tokens of ``source``."""
+        (giver, place), (taker, index) = self._rows[source], self._rows[target]
+        taker.data[:, :, index, :, :length] = giver.data[:, :, place, :, :length]
+
     def free(self, owner: Hashable) -> None:
         """Give ``owner``'s row back; an owner without a row is left as it is."""
         held = self._rows.pop(owner, None)

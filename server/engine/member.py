@@ -23,15 +23,15 @@ class SelfTestError(RuntimeError):
 class Chunk:
     """Tokens of one context that the member has not computed yet.
 
-    ``owner`` names the context in the cache, ``start`` is the position of ``tokens[0]``; ``wants_logits`` asks for the
-    next-token logits behind the last token.
+    ``owner`` names the context in the cache, ``start`` is the position of ``tokens[0]``; next-token logits are wanted behind
+    each of the last ``logits`` tokens.
     """
 
     owner: Hashable
     tokens: Sequence[int]
     start: int
     is_prompt: bool
-    wants_logits: bool
+    logits: int
 
 
 class Member:
@@ -52,7 +52,7 @@ class Member:
         Every chunk's context must have room reserved in ``self.cache``.
 
         Returns:
-            [chunks that want logits, vocab_size] float32 raw logits, in the order of ``chunks``.
+            [Σ chunk.logits, vocab_size] float32 raw logits, in the order of ``chunks`` and their tokens.
         """
         device = self.loaded.device
         spans = [
@@ -66,8 +66,7 @@ class Member:
             end = offset + len(chunk.tokens)
             tokens[offset:end] = chunk.tokens
             positions[offset:end] = range(chunk.start, chunk.start + len(chunk.tokens))
-            if chunk.wants_logits:
-                keep.append(end - 1)
+            keep.extend(range(end - chunk.logits, end))
         wanted = len(keep)
         keep.extend(keep[-1:] * (-wanted % self._row_multiple))
         logits = self._run(tokens, positions, keep, layout)
@@ -154,9 +153,9 @@ class Member:
         owners = [object() for _ in texts]
         for owner in owners:
             self.cache.reserve(owner, len(texts[0]))
-        prompts = [Chunk(owner, text[:-1], 0, True, True) for owner, text in zip(owners, texts, strict=True)]
+        prompts = [Chunk(owner, text[:-1], 0, True, 1) for owner, text in zip(owners, texts, strict=True)]
         decodes = [
-            Chunk(owner, text[-1:], len(text) - 1, False, True)
+            Chunk(owner, text[-1:], len(text) - 1, False, 1)
             for owner, text in zip(owners, texts, strict=True)
         ]
         result = self.forward(prompts)[0], self.forward(decodes)[0]

@@ -3,6 +3,9 @@
 Every context's computed tokens chase its total. A sequence draws a token in a step in which ALL its active members reach
 their totals; a member that could finish earlier holds its last chunk back until the slowest has only its last chunk left.
 Memory goes to the oldest first: when it runs out, the youngest gives everything back and is computed again later.
+
+Sequences of one group read the same prompts. The first of them reads; the others are held until it draws its first token,
+and join it there. One that comes too late for that (there was no room) copies what a running one has, as far as the grid goes.
 """
 
 from collections import deque
@@ -17,10 +20,15 @@ from server.engine.sequence import Sequence
 
 @dataclass(slots=True)
 class Step:
-    """What one step computes: chunks per member, and the sequences that draw a token, in batch-row order."""
+    """What one step computes: chunks per member, and the sequences that draw a token, in batch-row order.
+
+    ``forks``: follower → leader. A follower's chunks are its leader's: it gets a copy of their cache and draws from the
+    same logits.
+    """
 
     chunks: dict[str, list[Chunk]] = field(default_factory=dict)
     drawing: list[Sequence] = field(default_factory=list)
+    forks: dict[str, Sequence] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -30,6 +38,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
+        self.prompt_tokens_computed = 0
         self._caches = caches
         self._config = config
         self._sequences: dict[str, Sequence] = {}
@@ -56,6 +65,7 @@ class Scheduler:
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence and give back all it holds."""
         del self._sequences[sequence.id]
+        sequence.group.remove(sequence)
         self._release(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
@@ -97,6 +107,8 @@ class Scheduler:
         self._release(sequence)
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)
+        if sequence.reading:
+            sequence.prompt_logprobs.clear()
         sequence.preemptions += 1
         self.preemptions += 1
 
@@ -106,14 +118,59 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Start waiting sequences in order, while there is room for all they have so far and one token more."""
-        while self.waiting and len(self.running) < self._config.max_sequences:
-            sequence = self.waiting[0]
-            needs = {member: sequence.total(member) + 1 for member in sequence.active}
+        for sequence in list(self.waiting):
+            if len(self.running) >= self._config.max_sequences:
+                return
+            if self._held(sequence):
+                continue
+            more = 1 if sequence.request.sampling.max_tokens else 0
+            needs = {member: sequence.total(member) + more for member in sequence.active}
             if not all(self._caches[member].fits(length) for member, length in needs.items()):
                 return
             for member, length in needs.items():
                 self._caches[member].reserve(sequence.id, length)
-            self.running.append(self.waiting.popleft())
+            self._start(sequence)
+            self._inherit(sequence)
+
+    def _start(self, sequence: Sequence) -> None:
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+
+    def _held(self, sequence: Sequence) -> bool:
+        """Whether another of its group, before it, is to read the prompt for it too."""
+        first = next((one for one in sequence.group if not one.response), sequence)
+        return not sequence.response and first is not sequence
+
+    def _inherit(self, sequence: Sequence) -> None:
+        """Copy what running sequences of its group have read of the prompt, in whole chunks of the grid; the last chunk is
+        always computed, for its logits."""
+        size = self._config.prefill_chunk
+        if sequence.reading:
+            return
+        for member in sequence.active:
+            whole = (len(sequence.contexts[member].prompt) - 1) // size * size
+            for other in sequence.group:
+                if other in self.running and whole <= other.contexts[member].computed:
+                    self._caches[member].copy(other.id, sequence.id, whole)
+                    sequence.contexts[member].computed = whole
+                    break
+
+    def _fork(self, leader: Sequence, step: Step) -> None:
+        """Let the rest of the group, as far as there is room, draw beside ``leader``, which has just read the prompt."""
+        for follower in [one for one in leader.group if one is not leader and not one.response]:
+            if follower in self.running or len(self.running) >= self._config.max_sequences:
+                continue
+            if not set(follower.active) <= set(leader.active):
+                continue
+            lengths = {member: follower.total(member) for member in follower.active}
+            if not all(self._caches[member].fits(length) for member, length in lengths.items()):
+                continue
+            for member, length in lengths.items():
+                self._caches[member].reserve(follower.id, length)
+                follower.contexts[member].computed = length
+            self._start(follower)
+            step.forks[follower.id] = leader
+            step.drawing.append(follower)
 
     def _chunk_end(self, sequence: Sequence, member: str) -> int:
         """Where the next chunk of a context ends. Prompts are cut on a fixed grid, the same whoever else is in the batch."""
@@ -133,16 +190,22 @@ class Scheduler:
             if draws or end < sequence.total(member)
         }
         fitting = {member: size for member, size in sizes.items() if size <= left[member]}
-        if draws and len(fitting) < len(sizes):
+        if (draws or sequence.reading) and len(fitting) < len(sizes):
             return
         for member, size in fitting.items():
             left[member] -= size
             step.chunks.setdefault(member, []).append(self._take(sequence, member, ends[member], draws))
         if draws:
             step.drawing.append(sequence)
+            if not sequence.response:
+                self._fork(sequence, step)
 
     def _take(self, sequence: Sequence, member: str, end: int, draws: bool) -> Chunk:
         context = sequence.contexts[member]
         start, context.computed = context.computed, end
         tokens = sequence.tokens(member, start, end)
-        return Chunk(sequence.id, tokens, start, start < len(context.prompt), draws)
+        is_prompt = start < len(context.prompt)
+        if is_prompt and member == next(iter(sequence.contexts)):
+            self.prompt_tokens_computed += len(tokens)
+        logits = len(tokens) if sequence.reading else int(draws)
+        return Chunk(sequence.id, tokens, start, is_prompt, logits)

@@ -3,8 +3,30 @@
 import math
 from collections import abc
 from dataclasses import dataclass, field
+from typing import Protocol
 
+import torch
+
+from server.engine.penalties import History
 from server.engine.sampler import Draw
+
+
+class Matcher(Protocol):
+    """Which tokens may come next; one per response, used from the engine's thread only."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the response is complete: nothing but a stop token could follow."""
+
+    def allowed(self) -> torch.Tensor:
+        """[vocab] bool on the CPU, True for tokens that may come next; stop tokens among them when the response may end."""
+
+    def accept(self, token: int) -> None:
+        """Goes on behind ``token``, which was allowed."""
+
+
+Grammar = abc.Callable[[], Matcher]
+"""Makes the matcher of one response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +34,19 @@ class SamplingParams:
     """How the tokens of one response are drawn, and when it ends.
 
     Attributes:
-        max_tokens: response tokens at most, the stop token included.
+        max_tokens: response tokens at most, the stop token included; 0 only reads the prompt (with ``prompt_logprobs``).
         temperature: 0 is greedy.
         top_p, top_k, min_p: truncation; 1, 0 and 0 are off.
         seed: any integer; same request and seed, same tokens.
         stop_token_ids: a token of these ends the response ("stop") and is its last token.
+        min_tokens: response tokens before which no stop token is drawn.
+        logit_bias: token → what is added to its mixed logit.
+        presence_penalty, frequency_penalty: taken off the mixed logit of a token that the response holds, once, and for
+            each time it does.
+        repetition_penalty: divides the mixed logit of a token that the base's prompt or the response holds when it is
+            positive and multiplies it otherwise; 1 is off.
         logprobs: report the drawn token's log-prob under the mix and so many of the best; None reports nothing.
+        prompt_logprobs: the same for every token of the prompt, which all weighted members must read alike.
 
     Raises:
         ValueError: a value is outside its range; the message names it.
@@ -30,20 +59,38 @@ class SamplingParams:
     min_p: float = 0.0
     seed: int = 0
     stop_token_ids: frozenset[int] = frozenset()
+    min_tokens: int = 0
+    logit_bias: abc.Mapping[int, float] = field(default_factory=dict)
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
-            "max_tokens": self.max_tokens >= 1,
+            "max_tokens": self.max_tokens >= (0 if self.prompt_logprobs is not None else 1),
             "temperature": math.isfinite(self.temperature) and self.temperature >= 0,
             "top_p": 0 < self.top_p <= 1,
             "top_k": self.top_k >= 0,
             "min_p": 0 <= self.min_p <= 1,
+            "min_tokens": self.min_tokens >= 0,
+            "logit_bias": all(math.isfinite(bias) for bias in self.logit_bias.values()),
+            "presence_penalty": math.isfinite(self.presence_penalty),
+            "frequency_penalty": math.isfinite(self.frequency_penalty),
+            "repetition_penalty": math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0,
             "logprobs": self.logprobs is None or self.logprobs >= 0,
+            "prompt_logprobs": self.prompt_logprobs is None or self.prompt_logprobs >= 0,
         }
         for name, fine in checks.items():
             if not fine:
                 raise ValueError(f"{name} is out of range: {getattr(self, name)}")
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether tokens that the context holds are treated differently."""
+        penalties = self.presence_penalty, self.frequency_penalty, self.repetition_penalty
+        return penalties != (0.0, 0.0, 1.0)
 
     def draw(self, position: int) -> Draw:
         """How the token at ``position`` of the base's context is drawn."""
@@ -59,20 +106,44 @@ class SequenceRequest:
         prompts: member name → token ids of the prompt as THAT member reads it, the base's first; a member without one
             cannot be weighted in.
         mix: member name → weight of its logits; missing or 0: the member is not run.
+        grammar: what the response must match, if anything.
+        report: whether each token comes with what guidance did to it.
     """
 
     id: str
     prompts: abc.Mapping[str, abc.Sequence[int]]
     mix: abc.Mapping[str, float]
     sampling: SamplingParams
+    grammar: Grammar | None = None
+    report: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Log-probs under the mixed distribution, before temperature: of the drawn token, and the best ``(token, logprob)``."""
+    """Log-probs under the mixed distribution, before bias, penalties and temperature: of the token, and the best
+    ``(token, logprob)``, best first."""
 
     logprob: float
     top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReport:
+    """What guidance did to one token.
+
+    Attributes:
+        kl: KL(mix ‖ base) of the step in nats.
+        base_logprob: of the token under the base alone.
+        base_top: the base's favourite token.
+        mix_top: the mix's favourite token; it differs from ``base_top`` where guidance flips the arg max.
+        rewards: log-prob of the token under each reward that was weighted.
+    """
+
+    kl: float
+    base_logprob: float
+    base_top: int
+    mix_top: int
+    rewards: abc.Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +151,8 @@ class TokenOutput:
     """What a step made for one response.
 
     ``index`` counts response tokens from 0. ``finish_reason`` is None while the response goes on, else "stop", "length",
-    "abort" or "error"; with the last two ``token`` is -1, and ``error`` says what happened.
+    "abort" or "error"; with the last two, and where ``max_tokens`` is 0, ``token`` is -1; ``error`` says what happened.
+    ``prompt_logprobs`` comes with the first output: one entry per prompt token, None for the first, which nothing predicts.
     """
 
     id: str
@@ -89,6 +161,8 @@ class TokenOutput:
     finish_reason: str | None = None
     error: str | None = None
     logprobs: TokenLogprobs | None = None
+    prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
+    report: TokenReport | None = None
 
 
 @dataclass(slots=True)
@@ -101,19 +175,31 @@ class Context:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """State of one response; owned by the scheduler's thread."""
+    """State of one response; owned by the scheduler's thread.
+
+    ``group``: the sequences that read the same prompts, this one among them, in the order in which they came.
+    ``prompt_logprobs``: of the prompt tokens read so far, where they are asked for.
+    """
 
     request: SequenceRequest
     mix: dict[str, float]
     contexts: dict[str, Context]
+    group: list["Sequence"]
+    history: History | None
+    matcher: Matcher | None
     response: list[int] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     preemptions: int = 0
 
     @classmethod
-    def begin(cls, request: SequenceRequest) -> "Sequence":
-        """A fresh sequence: nothing computed, nothing drawn."""
+    def begin(cls, request: SequenceRequest, group: list["Sequence"] | None = None) -> "Sequence":
+        """A fresh sequence, nothing computed, nothing drawn; it joins ``group``, or begins one of its own."""
         contexts = {name: Context(list(prompt)) for name, prompt in request.prompts.items()}
-        return cls(request, dict(request.mix), contexts)
+        history = History(next(iter(request.prompts.values()))) if request.sampling.penalizes else None
+        matcher = request.grammar() if request.grammar else None
+        sequence = cls(request, dict(request.mix), contexts, [] if group is None else group, history, matcher)
+        sequence.group.append(sequence)
+        return sequence
 
     @property
     def id(self) -> str:
@@ -147,9 +233,26 @@ class Sequence:
         before = list(prompt[start:])
         return before + self.response[max(0, start - len(prompt)) : stop - len(prompt)]
 
+    @property
+    def reading(self) -> bool:
+        """Whether log-probs of the prompt are still collected: its members then read it in step."""
+        return self.request.sampling.prompt_logprobs is not None and not self.response
+
+    def append(self, token: int) -> None:
+        """Go on behind a token that was drawn.
+
+        Raises:
+            Exception: the matcher cannot go on; whatever it raised.
+        """
+        self.response.append(token)
+        if self.history is not None:
+            self.history.append(token)
+        if self.matcher is not None and token not in self.request.sampling.stop_token_ids:
+            self.matcher.accept(token)
+
     def finish_reason(self) -> str | None:
         """Why the response is over after its last token, if it is."""
         sampling = self.request.sampling
-        if self.response[-1] in sampling.stop_token_ids:
+        if self.response[-1] in sampling.stop_token_ids or (self.matcher is not None and self.matcher.ended):
             return "stop"
         return "length" if len(self.response) >= sampling.max_tokens else None

@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -60,13 +60,17 @@ class EngineThread:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def add(self, request: SequenceRequest) -> "Future[None]":
-        """Queue a response; the future holds ``ValueError`` when the engine refuses it, ``EngineDead`` when it has ended."""
-        return self._submit(lambda: self._engine.add(request))
+    def add(self, *requests: SequenceRequest) -> "Future[None]":
+        """Queue responses, all or none; the future holds ``ValueError`` when the engine refuses them, ``EngineDead`` when it
+        has ended."""
+        return self._submit(lambda: self._engine.add(*requests))
 
-    def change(self, sequence_id: str, mix: Mapping[str, float]) -> "Future[int]":
-        """Change weights; the future holds the first token index drawn under them, or ``KeyError``/``ValueError``."""
-        return self._submit(lambda: self._engine.change(sequence_id, mix))
+    def change(self, sequence_ids: Sequence[str], mix: Mapping[str, float]) -> "Future[dict[str, int]]":
+        """Change the weights of several responses between the same two steps.
+
+        The future holds, for those still under way, the first token index drawn under the new ones, or ``ValueError``.
+        """
+        return self._submit(lambda: self._engine.change_all(sequence_ids, mix))
 
     def abort(self, sequence_id: str) -> "Future[None]":
         """End a response early; its last output has finish_reason "abort"."""

@@ -45,7 +45,7 @@ def test_ragged_contexts_in_one_forward_do_not_see_each_other(load: Callable[...
         for owner, text in enumerate(texts):
             assert member.cache.reserve(owner, len(text))
             if computed[owner]:
-                member.forward([Chunk(owner, text[: computed[owner]], 0, True, False)])
+                member.forward([Chunk(owner, text[: computed[owner]], 0, True, 0)])
         ends = [80, 40, 140, 66, 12]
         chunks = [
             Chunk(
@@ -53,7 +53,7 @@ def test_ragged_contexts_in_one_forward_do_not_see_each_other(load: Callable[...
                 text[computed[owner] : ends[owner]],
                 computed[owner],
                 computed[owner] < prompt[owner],
-                True,
+                1,
             )
             for owner, text in enumerate(texts)
         ]

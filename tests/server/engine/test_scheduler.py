@@ -27,7 +27,7 @@ def sequence(name: str, base: int, reward: int = 0) -> Sequence:
 def chunks(step: Step) -> dict[str, List[tuple[object, int, int, bool]]]:
     """Per member: (owner, start, tokens, wants logits)."""
     return {
-        name: [(chunk.owner, chunk.start, len(chunk.tokens), chunk.wants_logits) for chunk in chunks]
+        name: [(chunk.owner, chunk.start, len(chunk.tokens), chunk.logits > 0) for chunk in chunks]
         for name, chunks in step.chunks.items()
     }
 
