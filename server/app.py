@@ -12,14 +12,15 @@ from pydantic.json_schema import models_json_schema
 from sse_starlette.sse import AppStatus
 from starlette.exceptions import HTTPException
 
-from server.api import chat, health, models, running, schema
+from server.api import chat, health, models, running, schema, tokenize
 from server.api.middleware import ApiKeys, BodyLimit, RequestId, error_response
+from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
 from server.config import Deployment
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, UnknownRoute, clip
 from server.runtime import Load, load_runtime
 
-REQUEST_BODIES = (schema.ChatCompletionRequest, schema.ChangeRequest)
+REQUEST_BODIES = (schema.ChatCompletionRequest, schema.ChangeRequest, TokenizeRequest, DetokenizeRequest)
 
 
 def create_app(
@@ -63,7 +64,7 @@ def create_app(
         "4XX": {"model": schema.ErrorBody, "description": "The request is wrong"},
         "5XX": {"model": schema.ErrorBody, "description": "The server cannot answer now"},
     }
-    for module in (chat, running, models, health):
+    for module in (chat, running, models, tokenize, health):
         app.include_router(module.router, responses=errors)
     app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
     app.add_middleware(ApiKeys, keys=tuple(keys))

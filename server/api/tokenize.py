@@ -1,0 +1,114 @@
+"""POST /tokenize and /detokenize, GET /tokenizer_info: the base's tokenizer for clients that count or cut by
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from server.api.body import documented, json_body
+from server.api.models import model as known_model
+from server.api.schema.common import Answer
+from server.api.schema.tokenize import (
+    Detokenized,
+    DetokenizeRequest,
+    TokenizeChat,
+    Tokenized,
+    TokenizeRequest,
+    TokenizerInfo,
+    TokenizeText,
+)
+from server.api.serving import Server, Serving
+from server.errors import InvalidRequest, clip
+from server.runtime import Runtime
+
+router = APIRouter()
+
+Tokenize = Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))]
+Detokenize = Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))]
+
+
+@router.post(
+    "/tokenize",
+    response_model=None,
+    responses={200: {"model": Tokenized}},
+    openapi_extra=documented(TokenizeRequest),
+)
+async def tokenize(body: Tokenize, server: Server) -> Response:
+    """The token ids of a text, or of a chat as the base reads it."""
+    asked, runtime = body.root, server.runtime
+    await _check_model(asked.model, server)
+    return await _answer(server, lambda: _tokenized(asked, runtime))
+
+
+@router.post(
+    "/detokenize",
+    response_model=None,
+    responses={200: {"model": Detokenized}},
+    openapi_extra=documented(DetokenizeRequest),
+)
+async def detokenize(body: Detokenize, server: Server) -> Response:
+    """The text of token ids."""
+    runtime = server.runtime
+    await _check_model(body.model, server)
+    return await _answer(server, lambda: _detokenized(body.tokens, runtime))
+
+
+@router.get("/tokenizer_info", response_model=None, responses={200: {"model": TokenizerInfo}})
+async def tokenizer_info(server: Server) -> Response:
+    """Special tokens and chat template of the base."""
+    runtime = server.runtime
+    return await _answer(server, lambda: _info(runtime))
+
+
+async def _check_model(model: str | None, server: Serving) -> None:
+    if model is not None:
+        await known_model(model, server)
+
+
+async def _answer(server: Serving, make: Callable[[], Answer]) -> Response:
+    """What ``make`` gives; made and written in the tokenizer thread, for it may be megabytes."""
+    body = await server.tokenizers.run(lambda: make().model_dump_json())
+    return Response(body, media_type="application/json")
+
+
+def _tokenized(asked: TokenizeText | TokenizeChat, runtime: Runtime) -> Tokenized:
+    codec = runtime.tokenizer.codec
+    if isinstance(asked, TokenizeText):
+        tokens = codec.encode(asked.prompt, add_special_tokens=asked.add_special_tokens is not False)
+    else:
+        messages = [
+            {"role": "system" if message.role == "developer" else message.role, "content": message.text}
+            for message in asked.messages
+        ]
+        tokens = runtime.tokenizer.prompts(messages)["base"]
+    return Tokenized(
+        count=len(tokens),
+        max_model_len=_limit(runtime),
+        tokens=tokens,
+        token_strs=codec.entries(tokens) if asked.return_token_strs else None,
+    )
+
+
+def _detokenized(tokens: tuple[int, ...], runtime: Runtime) -> Detokenized:
+    for index, token in enumerate(tokens):
+        if token >= runtime.vocab_size:
+            raise InvalidRequest(
+                f"'tokens' holds {clip(token)}, which is not in the vocabulary of {runtime.vocab_size}.",
+                param=f"tokens[{index}]",
+                code="invalid_value",
+            )
+    return Detokenized(prompt=runtime.tokenizer.codec.decode(tokens))
+
+
+def _info(runtime: Runtime) -> TokenizerInfo:
+    return TokenizerInfo(**asdict(runtime.tokenizer.codec.info), model_max_length=_limit(runtime))
+
+
+def _limit(runtime: Runtime) -> int:
+    """Tokens that every member can read."""
+    return min(runtime.max_context.values())
