@@ -150,7 +150,7 @@ class Scheduler:
         for member in sequence.active:
             whole = (len(sequence.contexts[member].prompt) - 1) // size * size
             for other in sequence.group:
-                if other in self.running and whole <= other.contexts[member].computed:
+                if other in self.running and 0 < whole <= other.contexts[member].computed:
                     self._caches[member].copy(other.id, sequence.id, whole)
                     sequence.contexts[member].computed = whole
                     break
