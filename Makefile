@@ -13,16 +13,20 @@ else
 TORCH ?= torch==2.13.0
 endif
 
-.PHONY: serve test test-fast lint types bench clean
+.PHONY: serve test test-fast test-clients lint types bench clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
 
 test: lint types
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not clients" $(ARGS)
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not clients" $(ARGS)
+
+# Other people's clients against the server, each in an environment of its own under .venvs (PyPI and npm, first time only).
+test-clients: $(VENV)/.test
+	$(BIN)/python -m pytest -m clients --capture=no tests/clients/test_conformance.py $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -35,7 +39,7 @@ bench: $(VENV)/.serve
 	$(BIN)/genarm bench $(ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venvs build *.egg-info
 
 # The stamps make a second run take seconds: an install is repeated only when pyproject.toml changed.
 $(VENV)/.torch:

@@ -1,9 +1,11 @@
 """The command itself, as users start it: ``genarm serve`` in a process of its own, on tiny checkpoints."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ KEY = "sk-test"
 
 
 class Process:
-    """A ``genarm serve`` that is ready; ``url`` is where."""
+    """A ``genarm serve``; ``url`` is where. What it prints is read as it comes: a full pipe would stop it."""
 
     def __init__(self, config: Path, *flags: str) -> None:
         command = [
@@ -36,9 +38,11 @@ class Process:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        assert self.process.stdout is not None
-        self.lines = [self.process.stdout.readline()]
-        self.url = next(word for word in self.lines[0].split() if word.startswith("http")).rstrip(",")
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._first = self._lines.get(timeout=60)
+        self.url = next(word for word in self._first.split() if word.startswith("http")).rstrip(",")
 
     def wait_until_ready(self) -> "Process":
         deadline = time.monotonic() + 90
@@ -53,13 +57,20 @@ class Process:
 
     def rest(self) -> str:
         """Waits for the end; everything that was printed."""
-        printed, _ = self.process.communicate(timeout=60)
-        return "".join(self.lines) + printed
+        self.process.wait(timeout=60)
+        self._reader.join(timeout=60)
+        return self._first + "".join(self._lines.get() for _ in range(self._lines.qsize()))
 
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
-        self.process.communicate(timeout=60)
+        self.rest()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as printed:
+            for line in printed:
+                self._lines.put(line)
 
 
 @pytest.fixture(scope="session")
@@ -99,13 +110,23 @@ def start(config: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture(scope="session")
-def served(config: Path) -> Iterator[Process]:
-    """A shared process that is ready."""
-    process = Process(config)
-    try:
-        yield process.wait_until_ready()
-    finally:
+def launch() -> Iterator[Callable[..., Process]]:
+    """``launch(config, *flags)``: a process that lives until the session ends, for whoever shares it."""
+    launched: list[Process] = []
+
+    def make(config: Path, *flags: str) -> Process:
+        launched.append(Process(config, *flags))
+        return launched[-1]
+
+    yield make
+    for process in launched:
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def served(launch: Callable[..., Process], config: Path) -> Process:
+    """A shared process that is ready."""
+    return launch(config).wait_until_ready()
 
 
 @pytest.fixture(scope="session")
