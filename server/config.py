@@ -78,6 +78,7 @@ class HttpSettings(Section):
     api_key_file: str | None = None
     max_body_bytes: Count = 4 * 1024 * 1024
     max_queue: Annotated[int, Field(strict=True, ge=0)] = 256
+    max_choices: Count = 16  # of one request: n times its prompts
     drain_seconds: Seconds = 30.0
 
 

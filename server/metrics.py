@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -24,11 +24,11 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Load(Protocol):
-    """Where the gauges are read: requests let in, and the engine's own figures while there is an engine."""
+    """Where the gauges are read: choices let in, and the engine's own figures while there is an engine."""
 
     @property
     def admitted(self) -> int:
-        """Requests being tokenized, queued or answered."""
+        """Choices being tokenized, queued or answered."""
 
     @property
     def stats(self) -> EngineStats | None:
@@ -57,9 +57,12 @@ class Metrics:
         """Reads what is going on from ``load`` whenever somebody asks."""
         self._registry.register(_LoadCollector(self._model, load))
 
-    def succeeded(self, reason: str, prompt: int, generated: int) -> None:
-        """An answer ended: its finish_reason (``abort`` when its reader left or cancelled) and tokens."""
-        self._success.labels(self._model, reason).inc()
+    def succeeded(self, reasons: Iterable[str], prompt: int, generated: int) -> None:
+        """A request ended: each choice's finish_reason (``abort`` when its reader left or cancelled), and
+        tokens of all.
+        """
+        for reason in reasons:
+            self._success.labels(self._model, reason).inc()
         self._prompt.labels(self._model).inc(prompt)
         self._generated.labels(self._model).inc(generated)
 
@@ -67,12 +70,12 @@ class Metrics:
         """A request was answered with an error."""
         self._failure.labels(self._model, str(status)).inc()
 
-    def timed(self, first: float | None, between: float | None, whole: float) -> None:
-        """Seconds from arrival to the first token, between tokens, and to the end."""
+    def timed(self, first: float | None, between: Iterable[float], whole: float) -> None:
+        """Seconds from arrival to the first token, between the tokens of each choice, and to the end."""
         if first is not None:
             self._first.labels(self._model).observe(first)
-        if between is not None:
-            self._between.labels(self._model).observe(between)
+        for seconds in between:
+            self._between.labels(self._model).observe(seconds)
         self._whole.labels(self._model).observe(whole)
 
     def text(self) -> bytes:
@@ -96,7 +99,7 @@ class _LoadCollector(Collector):
         running = 0 if stats is None else stats.running
         yield self._gauge("num_requests_running", "Answers in the engine's batch.", running)
         waiting = max(self._load.admitted - running, 0)
-        yield self._gauge("num_requests_waiting", "Requests let in that are not in the batch.", waiting)
+        yield self._gauge("num_requests_waiting", "Answers let in that are not in the batch.", waiting)
         if stats is None:
             return
         usage = GaugeMetricFamily(
@@ -105,11 +108,14 @@ class _LoadCollector(Collector):
         for member, share in stats.cache_usage.items():
             usage.add_metric([self._model, member], share)
         yield usage
-        preempted = CounterMetricFamily(
-            "genarm_num_preemptions", "Sequences put off to make room.", labels=["model_name"]
-        )
-        preempted.add_metric([self._model], stats.preemptions)
-        yield preempted
+        yield self._total("num_preemptions", "Sequences put off to make room.", stats.preemptions)
+        computed = stats.prompt_tokens_computed
+        yield self._total("prompt_tokens_computed", "Prompt tokens that the base has read.", computed)
+
+    def _total(self, name: str, text: str, value: float) -> CounterMetricFamily:
+        family = CounterMetricFamily(f"genarm_{name}", text, labels=["model_name"])
+        family.add_metric([self._model], value)
+        return family
 
     def _gauge(self, name: str, text: str, value: float) -> GaugeMetricFamily:
         family = GaugeMetricFamily(f"genarm_{name}", text, labels=["model_name"])

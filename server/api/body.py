@@ -5,7 +5,7 @@ Whatever is wrong with one is a 400 that names the field, never a 422 and never 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -32,10 +32,16 @@ def json_body(model: type[M]) -> Callable[[Request], Awaitable[M]]:
     return read
 
 
-def documented(model: type[BaseModel]) -> dict[str, Any]:
-    """What a route adds to the OpenAPI document for a body that ``json_body(model)`` reads."""
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def documented(
+    model: type[BaseModel], examples: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """What a route adds to the OpenAPI document for a body that ``json_body(model)`` reads, with ``examples``
+    of it by name.
+    """
+    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    if examples:
+        content["examples"] = {name: {"value": dict(value)} for name, value in examples.items()}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def parse(model: type[M], body: bytes) -> M:

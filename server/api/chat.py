@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from server.api import schema, sse
 from server.api.body import documented, json_body
+from server.api.choice import FinishReason, Piece, Token
+from server.api.departure import unless_gone
+from server.api.dispatcher import Prepared
 from server.api.generation import Generation, Ticket
+from server.api.guided import guidance_report, guided_tokens
+from server.api.logprobs import chat_logprobs
+from server.api.message import Message
+from server.api.plan import Plan
 from server.api.schema import ChatCompletionRequest
 from server.api.serving import Server, Serving
-from server.decoding import METHODS, Guidance, method_named, read_parameters, read_preferences
-from server.errors import ApiError, ContextLengthExceeded, InvalidRequest, ModelNotFound
-from server.runtime import Runtime
-from server.text import Message, Prompts
+from server.api.usage import usage
+from server.errors import ApiError, InvalidRequest
+from server.text import Message as TemplateMessage
 
 if TYPE_CHECKING:
-    from server.engine import SamplingParams, SequenceRequest
+    from server.engine import Grammar
 
 router = APIRouter()
 
-GREEDY_BELOW = 1e-5
-"""Temperatures this small draw the most likely token anyway; dividing logits by them would overflow."""
+EXAMPLES = {
+    "plain": {
+        "model": "genarm-demo",
+        "messages": [{"role": "user", "content": "How do I unclog the kitchen drain?"}],
+        "max_tokens": 60,
+    },
+    "guided": {
+        "model": "genarm-demo",
+        "messages": [{"role": "user", "content": "How do I unclog the kitchen drain?"}],
+        "preferences": {"helpful": 0.7, "harmless": 0.3},
+        "guidance": {"beta": 1.0, "report": "summary"},
+        "max_tokens": 60,
+        "stream": True,
+    },
+}
 
 Body = Annotated[ChatCompletionRequest, Depends(json_body(ChatCompletionRequest))]
 
@@ -36,15 +54,24 @@ Body = Annotated[ChatCompletionRequest, Depends(json_body(ChatCompletionRequest)
     "/v1/chat/completions",
     response_model=None,
     responses={200: {"model": schema.ChatCompletion}},
-    openapi_extra=documented(ChatCompletionRequest),
+    openapi_extra=documented(ChatCompletionRequest, EXAMPLES),
 )
 async def create(body: Body, request: Request, server: Server) -> Response:
-    """An answer to a chat, guided by the request's preferences."""
+    """An answer to a chat, or several, guided by the request's preferences."""
     asked = ChatRequest(body, request, server)
-    generation = await server.dispatcher.begin(asked.prepare)
+    generation = await server.dispatcher.begin(asked.places, asked.prepare)
     if body.stream:
         return sse.EventStream(asked.events(generation), lambda: server.dispatcher.abandon(generation))
     return await asked.whole(generation)
+
+
+@dataclass
+class Answer:
+    """One choice as it is put together: its message, and the tokens that are not sent yet."""
+
+    message: Message
+    tokens: list[Token] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
 
 
 class ChatRequest:
@@ -55,95 +82,158 @@ class ChatRequest:
     """
 
     def __init__(self, body: ChatCompletionRequest, request: Request, server: Serving) -> None:
-        self._arrived = time.monotonic()
         self._body = body
         self._request = request
         self._server = server
-        self._runtime: Runtime = server.runtime
-        self._guidance = read_guidance(body, server)
+        _check(body)
         self._limit = _token_limit(body)
-        _check(body, self._runtime)
+        self._plan = Plan(body, request, server, each=body.n or 1)
+        self._runtime = self._plan.runtime
+        self._token_bytes = self._runtime.tokenizer.token_bytes
 
-    async def prepare(self) -> tuple[Generation, SequenceRequest]:
-        """Tokenizes; the generation and the sequence that the engine is to run for it."""
-        from server.engine import SequenceRequest
+    @property
+    def places(self) -> int:
+        """Choices to make."""
+        return self._plan.places
 
-        tokenizer = self._runtime.tokenizer
-        messages = [_message(message) for message in self._body.messages]
-        prompts = await self._server.tokenizers.run(lambda: tokenizer.prompts(messages))
-        state = self._request.state
-        ticket = Ticket(
+    async def prepare(self) -> Prepared:
+        """Tokenizes; the generation, and the sequences that the engine is to run for it."""
+        body, tokenizer = self._body, self._runtime.tokenizer
+        messages = [_message(message) for message in body.messages]
+        prompts = await self._server.tokenizers.run(
+            lambda: tokenizer.prompts(
+                messages,
+                add_generation_prompt=body.add_generation_prompt is not False,
+                continue_final_message=bool(body.continue_final_message),
+            )
+        )
+        return self._plan.prepared(
+            [prompts],
+            [self._plan.room(prompts, self._limit, "messages")],
             id=f"chatcmpl-{secrets.token_hex(16)}",
-            request_id=state.request_id,
-            owner=state.owner,
-            model=self._body.model,
-            guidance=self._guidance,
-            prompt_tokens=len(prompts["base"]),
-            stops=self._body.stops,
-            streamed=bool(self._body.stream),
-            arrived=self._arrived,
+            kind="chat.completion",
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            grammar=await self._grammar(),
         )
-        sequence = SequenceRequest(
-            id=ticket.id,
-            prompts=prompts,
-            mix=self._guidance.mix,
-            sampling=self._sampling(prompts),
-        )
-        return Generation(ticket, tokenizer.detokenizer()), sequence
+
+    def message(self) -> Message:
+        """What a choice's text is made into."""
+        return Message()
 
     async def whole(self, generation: Generation) -> Response:
         """The response in one piece; a client that leaves meanwhile ends the work."""
         try:
-            text = await _unless_gone(_collected(generation), self._request)
+            answers = await unless_gone(self._answers(generation), self._request)
         finally:
             self._server.dispatcher.abandon(generation)
-        if text is None:
+        if answers is None:
             return Response(status_code=499)
         ticket = generation.ticket
-        message = schema.AnswerMessage(role="assistant", content=text, refusal=None)
-        assert generation.finish_reason is not None, "pieces() ended without an error"
-        choice = schema.Choice(
-            index=0, message=message, logprobs=None, finish_reason=generation.finish_reason
-        )
+        extra = {"prompt_token_ids": list(ticket.prompts[0])} if self._body.return_token_ids else {}
         answer = schema.ChatCompletion(
             id=ticket.id,
             object="chat.completion",
             created=ticket.created,
             model=ticket.model,
             system_fingerprint=self._runtime.fingerprint,
-            choices=[choice],
-            usage=_usage(ticket, generation.tokens),
-            guidance=guidance_report(generation),
+            choices=[self._choice(index, answer) for index, answer in enumerate(answers)],
+            usage=usage(ticket, generation.tokens),
+            guidance=self._guidance(generation),
+            **extra,
         )
         return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
     async def events(self, generation: Generation) -> AsyncIterator[bytes]:
-        """Role, text as it comes, finish_reason with ``guidance``, usage when asked for, [DONE]."""
-        options = self._body.stream_options or schema.StreamOptions()
-        tokens = 0
+        """For each choice its role, its text as it comes, its finish_reason; with the last of these
+        ``guidance``; usage when asked for; [DONE].
+        """
+        ticket, options = generation.ticket, self._body.stream_options or schema.StreamOptions()
+        answers = [Answer(self.message()) for _ in generation.choices]
+        said = ended = 0
 
-        def chunk(delta: schema.Delta | None, finish: Any = None, **extra: Any) -> bytes:
-            choices = []
-            if delta is not None:
-                choices = [schema.ChunkChoice(index=0, delta=delta, logprobs=None, finish_reason=finish)]
+        def chunk(choices: list[schema.ChunkChoice], **extra: Any) -> bytes:
             if options.include_usage and "usage" not in extra:
-                running = _usage(generation.ticket, tokens) if options.continuous_usage_stats else None
-                extra["usage"] = running
-            return sse.event(self._chunk(generation.ticket, choices, extra))
+                extra["usage"] = usage(ticket, said) if options.continuous_usage_stats else None
+            return sse.event(self._chunk(ticket, choices, extra))
 
         try:
-            yield chunk(schema.Delta(role="assistant", content="", refusal=None))
+            for index, answer in enumerate(answers):
+                first = index == 0 and self._body.return_token_ids
+                extra = {"prompt_token_ids": list(ticket.prompts[0])} if first else {}
+                role = schema.Delta(role="assistant", content="", refusal=None)
+                yield chunk([self._chunk_choice(index, answer, role)], **extra)
             async with aclosing(generation.pieces()) as pieces:
                 async for piece in pieces:
-                    tokens = piece.tokens
-                    yield chunk(schema.Delta(content=piece.text))
-            tokens = generation.tokens
-            yield chunk(schema.Delta(), generation.finish_reason, guidance=guidance_report(generation))
+                    said += len(piece.tokens)
+                    ended += piece.finish_reason is not None
+                    last = ended == len(answers)
+                    guidance = {"guidance": self._guidance(generation)} if last else {}
+                    choice = self._said(piece, answers[piece.index])
+                    if choice is not None:
+                        yield chunk([choice], **guidance)
             if options.include_usage:
-                yield chunk(None, usage=_usage(generation.ticket, tokens))
+                yield chunk([], usage=usage(ticket, generation.tokens))
             yield sse.DONE
         except ApiError as error:
             yield sse.error_event(error)
+
+    async def _grammar(self) -> Grammar | None:
+        """What each answer has to match; the one place where that is decided."""
+        return None
+
+    async def _answers(self, generation: Generation) -> list[Answer]:
+        answers = [Answer(self.message()) for _ in generation.choices]
+        async with aclosing(generation.pieces()) as pieces:
+            async for piece in pieces:
+                answer = answers[piece.index]
+                answer.tokens += piece.tokens
+                answer.message.push(piece.text)
+                if piece.finish_reason is not None:
+                    _, answer.finish_reason = answer.message.end(piece.finish_reason)
+        return answers
+
+    def _choice(self, index: int, answer: Answer) -> schema.ChatChoice:
+        assert answer.finish_reason is not None, "pieces() ended without an error"
+        logprobs = chat_logprobs(answer.tokens, self._token_bytes) if self._body.logprobs else None
+        return schema.ChatChoice(
+            index=index,
+            message=answer.message.whole(),
+            logprobs=logprobs,
+            finish_reason=answer.finish_reason,
+            **self._extra(answer.tokens, always=True),
+        )
+
+    def _said(self, piece: Piece, answer: Answer) -> schema.ChunkChoice | None:
+        """The chunk of a piece; None when it shows nothing, and its tokens wait for the next that does."""
+        answer.tokens += piece.tokens
+        if piece.finish_reason is None:
+            delta = answer.message.push(piece.text)
+        else:
+            delta, answer.finish_reason = answer.message.end(piece.finish_reason)
+        return None if delta is None else self._chunk_choice(piece.index, answer, delta)
+
+    def _chunk_choice(self, index: int, answer: Answer, delta: schema.Delta) -> schema.ChunkChoice:
+        tokens, answer.tokens = answer.tokens, []
+        shown = self._body.logprobs and tokens
+        return schema.ChunkChoice(
+            index=index,
+            delta=delta,
+            logprobs=chat_logprobs(tokens, self._token_bytes) if shown else None,
+            finish_reason=answer.finish_reason,
+            **self._extra(tokens, always=False),
+        )
+
+    def _extra(self, tokens: list[Token], *, always: bool) -> dict[str, Any]:
+        """What a choice has beyond OpenAI's fields."""
+        extra: dict[str, Any] = {}
+        if self._body.return_token_ids:
+            extra["token_ids"] = [token.id for token in tokens]
+        if self._body.report == "tokens" and (tokens or always):
+            extra["guidance"] = guided_tokens(tokens, self._token_bytes)
+        return extra
+
+    def _guidance(self, generation: Generation) -> schema.GuidanceReport:
+        return guidance_report(generation, summary=self._body.report != "none")
 
     def _chunk(
         self, ticket: Ticket, choices: list[schema.ChunkChoice], extra: dict[str, Any]
@@ -158,83 +248,22 @@ class ChatRequest:
             **extra,
         )
 
-    def _sampling(self, prompts: Prompts) -> SamplingParams:
-        from server.engine import SamplingParams
 
-        body, runtime = self._body, self._runtime
-        temperature = 1.0 if body.temperature is None else body.temperature
-        ends = set() if body.ignore_eos else set(runtime.eos_ids)
-        return SamplingParams(
-            max_tokens=_max_tokens(self._limit, prompts, runtime),
-            temperature=0.0 if temperature < GREEDY_BELOW else temperature,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            top_k=min(max(body.top_k or 0, 0), runtime.vocab_size),
-            min_p=body.min_p or 0.0,
-            seed=secrets.randbits(63) if body.seed is None else body.seed,
-            stop_token_ids=frozenset(ends.union(body.stop_token_ids or ())),
+def _check(body: ChatCompletionRequest) -> None:
+    """Rules that span fields."""
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidRequest("'top_logprobs' is only allowed with 'logprobs': true.", param="top_logprobs")
+    if not body.continue_final_message:
+        return
+    if body.add_generation_prompt:
+        raise InvalidRequest(
+            "'continue_final_message' and 'add_generation_prompt' exclude each other.",
+            param="continue_final_message",
         )
-
-
-def read_guidance(body: ChatCompletionRequest, server: Serving) -> Guidance:
-    """The guidance a request asks for: its own preferences, or its preset's, or the deployment's defaults.
-
-    Raises:
-        ModelNotFound: no such model or preset.
-        InvalidRequest: no such method, parameter or preference; or weights the method refuses.
-    """
-    deployment = server.deployment
-    weights = _model_weights(body.model, server)
-    if body.preferences is not None:
-        weights = read_preferences(body.preferences, deployment.reward_names)
-    asked = body.guidance or schema.GuidanceFields()
-    method = METHODS[0] if asked.method is None else method_named(asked.method)
-    guidance = Guidance(method, read_parameters(method, asked.parameters), weights)
-    _ = guidance.mix  # refuses now what it would refuse later
-    return guidance
-
-
-def guidance_report(generation: Generation) -> schema.GuidanceReport:
-    """The ``guidance`` object of a response."""
-    began = generation.ticket.guidance
-    return schema.GuidanceReport(
-        method=began.method.name,
-        preferences=dict(began.preferences),
-        beta=began.beta,
-        changes=changes(generation),
-        cancelled=generation.cancelled,
-    )
-
-
-def changes(generation: Generation) -> list[schema.Change]:
-    """What was changed in mid-answer, in order."""
-    return [
-        schema.Change(
-            at_token=change.at_token,
-            preferences=dict(change.guidance.preferences),
-            beta=change.guidance.beta,
+    if body.messages[-1].role != "assistant":
+        raise InvalidRequest(
+            "'continue_final_message' needs a last message by the assistant.", param="continue_final_message"
         )
-        for change in generation.changes
-    ]
-
-
-def _model_weights(model: str, server: Serving) -> dict[str, float]:
-    deployment = server.deployment
-    name, colon, preset = model.partition(":")
-    if name != deployment.model or (colon and preset not in deployment.presets):
-        raise ModelNotFound(model)
-    return deployment.whole(deployment.presets[preset]) if colon else deployment.defaults
-
-
-def _check(body: ChatCompletionRequest, runtime: Runtime) -> None:
-    """Rules that span fields or depend on the models."""
-    if body.stream_options is not None and not body.stream:
-        raise InvalidRequest("'stream_options' is only allowed with 'stream': true.", param="stream_options")
-    for index, token in enumerate(body.stop_token_ids or ()):
-        if token >= runtime.vocab_size:
-            raise InvalidRequest(
-                f"'stop_token_ids' holds a token that is not in the vocabulary of {runtime.vocab_size}.",
-                param=f"stop_token_ids[{index}]",
-            )
 
 
 def _token_limit(body: ChatCompletionRequest) -> int | None:
@@ -244,19 +273,7 @@ def _token_limit(body: ChatCompletionRequest) -> int | None:
     return new if new is not None else old
 
 
-def _max_tokens(limit: int | None, prompts: Prompts, runtime: Runtime) -> int:
-    """Tokens the answer may have: ``limit``, or what the tightest member's context leaves.
-
-    Every reward counts, whatever its weight now, because weights may change in mid-answer.
-    """
-    member = min(prompts, key=lambda name: runtime.max_context[name] - len(prompts[name]))
-    size, read = runtime.max_context[member], len(prompts[member])
-    if read + (limit or 1) > size:
-        raise ContextLengthExceeded(limit=size, prompt=read, answer=limit, member=member, param="messages")
-    return limit or size - read
-
-
-def _message(message: schema.ChatMessage) -> Message:
+def _message(message: schema.ChatMessage) -> TemplateMessage:
     """What a chat template sees; it knows "system", of which "developer" is the newer name."""
     role = "system" if message.role == "developer" else message.role
     extra = {"name": message.name, "tool_call_id": message.tool_call_id}
@@ -265,34 +282,3 @@ def _message(message: schema.ChatMessage) -> Message:
         "content": message.text,
         **{key: value for key, value in extra.items() if value is not None},
     }
-
-
-def _usage(ticket: Ticket, tokens: int) -> schema.Usage:
-    return schema.Usage(
-        prompt_tokens=ticket.prompt_tokens,
-        completion_tokens=tokens,
-        total_tokens=ticket.prompt_tokens + tokens,
-    )
-
-
-async def _collected(generation: Generation) -> str:
-    async with aclosing(generation.pieces()) as pieces:
-        return "".join([piece.text async for piece in pieces])
-
-
-async def _unless_gone(work: Any, request: Request) -> str | None:
-    """The result of ``work``, or None when the client leaves first: handlers are not cancelled for that by
-    themselves.
-    """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        for future in (task, gone):
-            future.cancel()
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -1,5 +1,5 @@
 """Between the event loop and the engine's thread: admits requests, hands their sequences over, brings their
-tokens back.
+tokens back. A request has one sequence per choice.
 
 Everything here runs on the event loop; a step's outputs cross over in one ``call_soon_threadsafe``.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from server.api.choice import Choice
 from server.api.generation import Change, Generation
 from server.decoding import Guidance
 from server.errors import ApiError, InvalidRequest, NotFound, QueueFull, Unavailable
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Prepared = tuple[Generation, Sequence["SequenceRequest"]]
+"""A request and its sequences, one per choice."""
+
 RETRY_AFTER = 1
 """Seconds after which a refused request may be tried again; a full queue moves with every finished answer."""
 
 
 class Dispatcher:
-    """The answers under way, at most ``capacity`` of them; ``ended`` is called once for each."""
+    """The requests under way, with at most ``capacity`` choices together; ``ended`` is called once for each."""
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Dispatcher:
         self._died = died
         self._loop = asyncio.get_running_loop()
         self._running: dict[str, Generation] = {}
+        self._sequences: dict[str, tuple[Generation, Choice]] = {}  # those the engine works on
         self._admitted = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -66,38 +71,44 @@ class Dispatcher:
 
     @property
     def admitted(self) -> int:
-        """Requests let in: being tokenized, queued or answered."""
+        """Choices let in: being tokenized, queued or answered."""
         return self._admitted
+
+    @property
+    def capacity(self) -> int:
+        """Choices that may be let in together."""
+        return self._capacity
 
     @property
     def stats(self) -> EngineStats | None:
         """What the engine is doing; None while there is none."""
         return None if self._engine is None else self._engine.stats
 
-    async def begin(self, prepare: Callable[[], Awaitable[tuple[Generation, SequenceRequest]]]) -> Generation:
-        """Reserves a place, then prepares the request, then gives its sequence to the engine.
+    async def begin(self, places: int, prepare: Callable[[], Awaitable[Prepared]]) -> Generation:
+        """Reserves a place for each choice, then prepares the request, then gives its sequences to the engine.
 
         Raises:
-            QueueFull: every place is taken; nothing was prepared.
-            InvalidRequest: the engine cannot take this sequence.
+            QueueFull: there are not so many places left; nothing was prepared.
+            InvalidRequest: the engine cannot take these sequences.
             Unavailable: there is no living engine.
         """
         engine = self.engine
-        if self._admitted >= self._capacity:
+        if self._admitted + places > self._capacity:
             raise QueueFull("The queue is full; try again later.", retry_after=RETRY_AFTER)
-        self._admitted += 1
+        self._admitted += places
         self._idle.clear()
-        generation: Generation | None = None
+        entered: Generation | None = None
         try:
-            generation, sequence = await prepare()
-            self._running[sequence.id] = generation
-            await _done(engine.add(sequence))
+            generation, sequences = await prepare()
+            assert len(sequences) == places, "a place per choice"
+            self._enter(generation)
+            entered = generation
+            await _done(engine.add(*sequences))
         except BaseException as error:
-            if generation is None:
-                self._leave()
-            elif self._running.pop(generation.ticket.id, None):
-                engine.abort(generation.ticket.id)
-                self._leave()
+            if entered is None:
+                self._leave(places)
+            elif self._running.pop(entered.ticket.id, None):
+                self._retire(entered)
             if isinstance(error, ValueError):
                 raise InvalidRequest(f"The engine refuses this request: {error}.") from error
             if isinstance(error, (ApiError, asyncio.CancelledError)):
@@ -105,33 +116,39 @@ class Dispatcher:
             raise Unavailable("The server cannot take requests now.", retry_after=5) from error
         return generation
 
-    def find(self, id: str, owner: str) -> Generation:
-        """An answer under way; somebody else's and one that is over are as unknown as one that never was."""
+    def find(self, id: str, owner: str, kind: str) -> Generation:
+        """A request under way; somebody else's, one of another kind and one that is over are as unknown as one
+        that never was.
+        """
         generation = self._running.get(id)
-        if generation is None or generation.ticket.owner != owner:
+        if generation is None or (generation.ticket.owner, generation.ticket.kind) != (owner, kind):
             raise NotFound("No request with this id is running.", param="id")
         return generation
 
-    async def change(self, generation: Generation, guidance: Guidance) -> int:
-        """Puts an answer under other guidance; the index of the first token drawn under it.
+    async def change(self, generation: Generation, guidance: Guidance) -> Change:
+        """Puts every choice that is not over under other guidance.
 
         Raises:
-            NotFound: the answer ended before.
+            NotFound: the request ended before.
+            InvalidRequest: the engine cannot go on under this guidance.
         """
-        mix = guidance.mix
+        choices = {choice.sequence_id: choice.index for choice in generation.choices}
+        running = [id for id in choices if id in self._sequences]
         try:
-            changed = await _done(self.engine.change([generation.ticket.id], mix))
+            changed = await _done(self.engine.change(running, guidance.mix))
+        except ValueError as error:
+            raise InvalidRequest(f"The engine refuses this change: {error}.") from error
         except RuntimeError as error:
             raise Unavailable("The server cannot take requests now.", retry_after=5) from error
         if not changed:
             raise NotFound("No request with this id is running.", param="id")
-        at_token = max(changed.values())
-        generation.changes.append(Change(at_token, guidance))
-        return at_token
+        change = Change(guidance, {choices[id]: at_token for id, at_token in changed.items()})
+        generation.changes.append(change)
+        return change
 
     def cancel(self, generation: Generation) -> None:
-        """Ends an answer now, with what it has."""
-        generation.finish("stop", cancelled=True)
+        """Ends a request now, with what it has."""
+        generation.cancel()
         self._drop(generation)
 
     def abandon(self, generation: Generation) -> None:
@@ -141,13 +158,13 @@ class Dispatcher:
             self._drop(generation)
 
     def fail_all(self, error: Callable[[], ApiError]) -> None:
-        """Every answer under way ends with an error of its own."""
+        """Every request under way ends with an error of its own."""
         for generation in list(self._running.values()):
             generation.fail(error())
             self._drop(generation)
 
     async def idle(self) -> None:
-        """Returns when no request is let in any more."""
+        """Returns when no choice is let in any more."""
         await self._idle.wait()
 
     def on_outputs(self, outputs: list[TokenOutput]) -> None:
@@ -165,16 +182,18 @@ class Dispatcher:
 
     def _deliver(self, outputs: list[TokenOutput]) -> None:
         for output in outputs:
-            generation = self._running.get(output.id)
-            if generation is None:
+            if output.id not in self._sequences:
                 continue
+            generation, choice = self._sequences[output.id]
             if output.finish_reason in ("error", "abort"):
                 logging.getLogger("genarm").error("sequence %s failed: %s", output.id, output.error)
                 generation.fail(self._fault())
             else:
-                generation.push(output)
+                generation.push(choice, output)
+            if output.finish_reason is not None or choice.finish_reason is not None:
+                self._close(choice, finished=output.finish_reason is not None)
             if generation.ended:
-                self._drop(generation, finished=output.finish_reason is not None)
+                self._drop(generation)
 
     def _bury(self, error: BaseException) -> None:
         self.fail_all(self._fault)
@@ -188,16 +207,31 @@ class Dispatcher:
             return Unavailable("The engine failed; the request is lost.", code="engine_dead", retry_after=5)
         return ApiError("The model failed on this request.")
 
-    def _drop(self, generation: Generation, *, finished: bool = False) -> None:
+    def _drop(self, generation: Generation) -> None:
         if self._running.pop(generation.ticket.id, None) is None:
             return
-        if not finished and self._engine is not None and self._engine.alive:
-            self._engine.abort(generation.ticket.id)
-        self._leave()
+        self._retire(generation)
         self._ended(generation)
 
-    def _leave(self) -> None:
-        self._admitted -= 1
+    def _enter(self, generation: Generation) -> None:
+        self._running[generation.ticket.id] = generation
+        for choice in generation.choices:
+            self._sequences[choice.sequence_id] = (generation, choice)
+
+    def _retire(self, generation: Generation) -> None:
+        for choice in generation.choices:
+            self._close(choice, finished=False)
+
+    def _close(self, choice: Choice, *, finished: bool) -> None:
+        """The engine is to do no more for a choice; ``finished`` says that it does not anyway."""
+        if self._sequences.pop(choice.sequence_id, None) is None:
+            return
+        if not finished and self._engine is not None and self._engine.alive:
+            self._engine.abort(choice.sequence_id)
+        self._leave(1)
+
+    def _leave(self, places: int) -> None:
+        self._admitted -= places
         if not self._admitted:
             self._idle.set()
 

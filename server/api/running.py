@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
 from server.api import schema
 from server.api.body import documented, json_body
-from server.api.chat import changes
 from server.api.generation import Generation
+from server.api.guided import change_report, choice_changes
 from server.api.schema import ChangeRequest
 from server.api.serving import Server
 from server.decoding import read_preferences
 from server.errors import InvalidRequest
 
-router = APIRouter(prefix="/v1/chat/completions/{id}")
+router = APIRouter()
+
+CHAT = "/v1/chat/completions/{id}"
+TEXT = "/v1/completions/{id}"
+KINDS = {CHAT: "chat.completion", TEXT: "text_completion"}
+"""What the requests behind each path answer with."""
 
 Body = Annotated[ChangeRequest, Depends(json_body(ChangeRequest))]
 
 
 def _generation(id: str, request: Request, server: Server) -> Generation:
-    return server.dispatcher.find(id, request.state.owner)
+    return server.dispatcher.find(id, request.state.owner, KINDS[request.scope["route"].path])
 
 
 Running = Annotated[Generation, Depends(_generation)]
 
 
-@router.get("", response_model_exclude_unset=True)
+@router.get(CHAT, response_model_exclude_unset=True)
+@router.get(TEXT, response_model_exclude_unset=True)
 async def state(generation: Running) -> schema.RunningState:
     """The weights now, and how many tokens there are."""
     ticket, now = generation.ticket, generation.guidance
     return schema.RunningState(
         id=ticket.id,
-        object="chat.completion.state",
+        object=f"{ticket.kind}.state",  # type: ignore[arg-type]
         created=ticket.created,
         model=ticket.model,
         status="running" if generation.tokens else "queued",
@@ -41,11 +47,13 @@ async def state(generation: Running) -> schema.RunningState:
         method=now.method.name,
         preferences=dict(now.preferences),
         beta=now.beta,
-        changes=changes(generation),
+        changes=[change_report(generation, change) for change in generation.changes],
+        **_choices(generation),
     )
 
 
-@router.patch("", openapi_extra=documented(ChangeRequest))
+@router.patch(CHAT, response_model_exclude_unset=True, openapi_extra=documented(ChangeRequest))
+@router.patch(TEXT, response_model_exclude_unset=True, openapi_extra=documented(ChangeRequest))
 async def change(body: Body, generation: Running, server: Server) -> schema.Changed:
     """New preferences and/or a new β, from the token on whose index is answered."""
     beta = body.guidance.beta if body.guidance else None
@@ -59,18 +67,32 @@ async def change(body: Body, generation: Running, server: Server) -> schema.Chan
     # One at a time: a change of β must not take back a change of preferences that is still on its way.
     async with generation.changing:
         guidance = generation.guidance.changed(preferences, beta)
-        at_token = await server.dispatcher.change(generation, guidance)
+        made = await server.dispatcher.change(generation, guidance)
     return schema.Changed(
         id=generation.ticket.id,
-        object="chat.completion.change",
-        at_token=at_token,
+        object=f"{generation.ticket.kind}.change",  # type: ignore[arg-type]
+        at_token=made.at_token,
         preferences=dict(guidance.preferences),
         beta=guidance.beta,
+        **choice_changes(generation, made),
     )
 
 
-@router.delete("")
+@router.delete(CHAT)
+@router.delete(TEXT)
 async def cancel(generation: Running, server: Server) -> schema.Cancelled:
-    """Ends the answer with what it has; its stream ends well, with ``guidance.cancelled``."""
+    """Ends the answers with what they have; a stream ends well, with ``guidance.cancelled``."""
     server.dispatcher.cancel(generation)
-    return schema.Cancelled(id=generation.ticket.id, object="chat.completion.deleted", deleted=True)
+    ticket = generation.ticket
+    return schema.Cancelled(id=ticket.id, object=f"{ticket.kind}.deleted", deleted=True)  # type: ignore[arg-type]
+
+
+def _choices(generation: Generation) -> dict[str, Any]:
+    """The state of each choice, where there are several."""
+    if len(generation.choices) == 1:
+        return {}
+    states = [
+        schema.ChoiceState(index=one.index, tokens=one.tokens, finish_reason=one.finish_reason)
+        for one in generation.choices
+    ]
+    return {"choices": states}

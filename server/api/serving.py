@@ -16,6 +16,7 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Request
 
 from arm_models.errors import UserError
+from server.api.choice import Choice
 from server.api.dispatcher import Dispatcher
 from server.api.generation import Generation
 from server.config import Deployment
@@ -154,19 +155,17 @@ class Serving:
         self._on_dead(error)
 
     def _ended(self, generation: Generation) -> None:
-        """The one place that counts and logs an answer under way."""
+        """The one place that counts and logs a request under way."""
         ticket, now = generation.ticket, time.monotonic()
         first = _since(ticket.arrived, generation.first_token)
-        between = _since(generation.first_token, generation.last_token)
-        if between is not None:
-            between = between / (generation.tokens - 1) if generation.tokens > 1 else None
+        between = [gap for choice in generation.choices if (gap := _between(choice)) is not None]
+        reasons = [_reason(generation, choice) for choice in generation.choices]
         status = generation.error.status if generation.error else 200
-        reason = "abort" if generation.cancelled else generation.finish_reason
         if generation.error:
             generation.error.counted = True
             self.metrics.failed(status)
         else:
-            self.metrics.succeeded(reason or "abort", ticket.prompt_tokens, generation.tokens)
+            self.metrics.succeeded(reasons, ticket.prompt_tokens, generation.tokens)
         self.metrics.timed(first, between, now - ticket.arrived)
         _log(
             id=ticket.id,
@@ -177,12 +176,13 @@ class Serving:
             beta=ticket.guidance.beta,
             changes=len(generation.changes),
             streamed=ticket.streamed,
+            choices=len(generation.choices),
             prompt_tokens=ticket.prompt_tokens,
             completion_tokens=generation.tokens,
             ttft_s=_rounded(first),
-            per_token_s=_rounded(between),
+            per_token_s=_rounded(sum(between) / len(between) if between else None),
             total_s=_rounded(now - ticket.arrived),
-            finish_reason=reason,
+            finish_reason=None if generation.error else ",".join(sorted(set(reasons))),
             status=status,
         )
 
@@ -201,6 +201,17 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], argume
     """``function(argument)`` on the loop, unless the server ended while its models were loading."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(function, argument)
+
+
+def _reason(generation: Generation, choice: Choice) -> str:
+    """Why a choice is over; ``abort`` when its reader left or cancelled."""
+    return choice.finish_reason if choice.finish_reason and not generation.cancelled else "abort"
+
+
+def _between(choice: Choice) -> float | None:
+    """Mean seconds between the tokens of a choice."""
+    between = _since(choice.first_token, choice.last_token)
+    return None if between is None or choice.tokens < 2 else between / (choice.tokens - 1)
 
 
 def _since(begin: float | None, end: float | None) -> float | None:

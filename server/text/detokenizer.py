@@ -33,6 +33,11 @@ class Detokenizer:
         self._shown = 0  # tokens whose text is out
         self._context = ""  # text of the tokens before ``_shown`` that are decoded again
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the text of some token is not out yet."""
+        return len(self._tokens) > self._shown
+
     def push(self, token: int) -> str:
         """The text that is certain after this token; may be empty while a character is incomplete."""
         if token in self._hidden:
@@ -47,7 +52,7 @@ class Detokenizer:
         """The rest, the answer being over; bytes that never became a character appear as replacement
         characters.
         """
-        if len(self._tokens) == self._shown:
+        if not self.waiting:
             return ""
         return self._show(self._decode(self._tokens))
 

@@ -9,20 +9,21 @@ class StopStrings:
     """Lets text through until one of ``stops`` is complete; holds back only what may still become one.
 
     The stop that is complete first ends the answer (of several that end at the same character, the longest),
-    and the answer is cut where that stop begins. The result depends on the text alone, not on the pieces in
-    which it arrives.
+    and the answer is cut where that stop begins, or, with ``shown``, where it ends. The result depends on the
+    text alone, not on the pieces in which it arrives.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, shown: bool = False) -> None:
         if any(not stop for stop in stops):
             raise ValueError("a stop string must not be empty")
         self._automata = [_Automaton(stop) for stop in stops]
+        self._shown = shown
         self._held = ""
         self.hit = False
 
-    def push(self, text: str) -> str:
+    def push(self, text: str, *, armed: bool = True) -> str:
         """The part of what is known so far that is certain to be in the answer; sets ``hit`` when a stop is
-        complete.
+        complete. A stop that ends in text which is not ``armed`` ends nothing, but may begin there.
         """
         if self.hit:
             return ""
@@ -30,12 +31,12 @@ class StopStrings:
             return text
         known = self._held + text
         for end, character in enumerate(text, start=len(self._held) + 1):
-            complete = max((automaton.step(character) for automaton in self._automata), default=0)
-            if complete:
+            complete = max(automaton.step(character) for automaton in self._automata)
+            if complete and armed:
                 self.hit = True
                 self._held = ""
-                return known[: end - complete]
-        waiting = max(automaton.state for automaton in self._automata)
+                return known[: end if self._shown else end - complete]
+        waiting = 0 if self._shown else max(automaton.state for automaton in self._automata)
         free = len(known) - waiting
         self._held = known[free:]
         return known[:free]
@@ -69,4 +70,7 @@ class _Automaton:
             self.state = self._failure[self.state - 1]
         if self._stop[self.state] == character:
             self.state += 1
-        return self.state if self.state == len(self._stop) else 0
+        if self.state < len(self._stop):
+            return 0
+        self.state = self._failure[-1]  # where it goes on if this one does not count
+        return len(self._stop)

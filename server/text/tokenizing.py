@@ -1,4 +1,4 @@
-"""Chats to each member's prompt tokens, and tokens back to text.
+"""Chats and raw text to each member's prompt tokens, and tokens back to text.
 
 Fast tokenizers are not thread-safe, so one thread encodes for everybody.
 """
@@ -6,7 +6,7 @@ Fast tokenizers are not thread-safe, so one thread encodes for everybody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,8 @@ from jinja2 import TemplateError
 from server.errors import ContextLengthExceeded, InvalidRequest, clip
 from server.text.codec import Codec
 from server.text.detokenizer import Detokenizer
+from server.text.raw_prompt import RawPrompt, offsets
+from server.text.token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,6 +62,7 @@ class ChatTokenizer:
         self._base = tokenizers["base"]
         self._readers = _readers(tokenizers)
         self._backend = self._base.backend_tokenizer
+        self.token_bytes = TokenBytes(self._base)
         self._longest_token = max((len(token) for token in self._base.get_vocab()), default=1)
         self.hidden = frozenset(
             token for token, added in self._base.added_tokens_decoder.items() if added.special
@@ -73,8 +76,17 @@ class ChatTokenizer:
         """Text that is no chat, as the base reads and writes it."""
         return Codec(self._base)
 
-    def prompts(self, messages: Sequence[Message]) -> Prompts:
+    def prompts(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> Prompts:
         """Every member's prompt. Call it in the tokenizer thread.
+
+        It ends with what the template puts before an answer (``add_generation_prompt``), or inside the last
+        message, which the answer goes on with (``continue_final_message``), or behind it.
 
         Raises:
             InvalidRequest: a template refuses these messages, with its reason.
@@ -82,11 +94,46 @@ class ChatTokenizer:
         """
         prompts: dict[str, tuple[int, ...]] = {}
         for reader, members in self._readers:
-            text = reader.render(messages)
-            self._check_length(text, members)
+            text = reader.render(
+                messages,
+                add_generation_prompt=add_generation_prompt and not continue_final_message,
+                continue_final_message=continue_final_message,
+            )
+            self._check_length(text, members, "messages")
             tokens = reader.encode(text)
             prompts.update(dict.fromkeys(members, tokens))
         return prompts
+
+    def raw_prompt(self, prompt: str | Sequence[int], *, echo: bool = False) -> RawPrompt:
+        """A prompt that is no chat: text as the base's tokenizer reads it, special tokens it adds included, or
+        token ids as they are. With ``echo`` it knows its text. Call it in the tokenizer thread.
+
+        Raises:
+            InvalidRequest: nothing is left to read.
+            ContextLengthExceeded: the text is so long that no tokenization of it fits.
+        """
+        if isinstance(prompt, str):
+            self._check_length(prompt, self._max_context, "prompt")
+            encoding = self._backend.encode(prompt, add_special_tokens=True)
+            tokens, unsaid = tuple(encoding.ids), encoding.special_tokens_mask
+        else:
+            tokens, unsaid = tuple(prompt), [0] * len(prompt)
+        if not tokens and self._base.bos_token_id is not None:
+            tokens, unsaid = (int(self._base.bos_token_id),), [1]
+        if not tokens:
+            raise InvalidRequest(
+                "The prompt is empty, and this model has no token to begin a text with: give it at least one.",
+                param="prompt",
+            )
+        if not echo:
+            return RawPrompt(tokens)
+        text = prompt if isinstance(prompt, str) else self.codec.decode(tokens)
+        return RawPrompt(tokens, text, offsets(tokens, unsaid, self.codec.decode, len(text)))
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Every member's name, the base first."""
+        return tuple(name for _, names in self._readers for name in names)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of ``tokens`` without special tokens; leaves the tokenizer as it is, so any thread may call
@@ -99,14 +146,14 @@ class ChatTokenizer:
         """For one answer."""
         return Detokenizer(self.decode, self.hidden)
 
-    def _check_length(self, text: str, members: Sequence[str]) -> None:
+    def _check_length(self, text: str, members: Iterable[str], param: str) -> None:
         # Megabytes of text would hold up everybody's tokenizing only to be refused afterwards.
         tightest = min(members, key=lambda name: self._max_context[name])
         limit = self._max_context[tightest]
         at_least = len(text) // self._longest_token
         if at_least >= limit:
             raise ContextLengthExceeded(
-                limit=limit, prompt=at_least, answer=None, member=tightest, param="messages"
+                limit=limit, prompt=at_least, answer=None, member=tightest, param=param
             )
 
 
@@ -118,7 +165,9 @@ class _Reader:
         self.tokenizer = tokenizer
         self.template = template
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+    ) -> str:
         if self.template is None:
             raise InvalidRequest("The served model has no chat template.", param="messages")
         try:
@@ -126,11 +175,14 @@ class _Reader:
                 [dict(message) for message in messages],
                 chat_template=self.template,
                 tokenize=False,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
             )
         except TemplateError as error:
             raise self._refusal(clip(error.message or type(error).__name__)) from error
         except Exception as error:  # a template is a program: whatever it trips over is about these messages
+            if continue_final_message and isinstance(error, ValueError):
+                raise self._refusal("it does not show the last one so that it could go on") from error
             raise self._refusal("it failed on them") from error
         return text
 

@@ -7,17 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from server.api.schema.common import (
-    INT64,
     MAX_TOKENS,
     Answer,
     Body,
     Content,
-    GuidanceFields,
     GuidanceReport,
+    GuidedTokens,
     Only,
-    Preferences,
-    Stops,
-    StreamOptions,
+    SamplingFields,
     Usage,
 )
 
@@ -43,50 +40,22 @@ class ChatMessage(Body):
         return "\n".join(part.text for part in self.content)
 
 
-class ChatCompletionRequest(Body):
+class ChatCompletionRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
-    model: str
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=4096)]
-
-    preferences: Preferences | None = None
-    guidance: GuidanceFields | None = None
 
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS, description="0 and -1: off")] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
-    stop: Stops | None = None
-    stop_token_ids: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=64)] | None = None
-    ignore_eos: bool | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20, description="needs logprobs: true")] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
-    # Accepted because clients send them; they do not change the answer.
-    store: bool | None = None
-    metadata: dict[str, str] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    service_tier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
+    # Accepted because clients send it; it does not change the answer.
     parallel_tool_calls: bool | None = None
 
     # Would change the answer and are not offered.
-    n: Annotated[Any, Only(1)] = None
-    logprobs: Annotated[Any, Only(False)] = None
-    top_logprobs: Annotated[Any, Only()] = None
-    logit_bias: Annotated[Any, Only({})] = None
-    presence_penalty: Annotated[Any, Only(0)] = None
-    frequency_penalty: Annotated[Any, Only(0)] = None
-    repetition_penalty: Annotated[Any, Only(1)] = None
-    min_tokens: Annotated[Any, Only(0)] = None
-    include_stop_str_in_output: Annotated[Any, Only(False)] = None
-    return_token_ids: Annotated[Any, Only(False)] = None
     response_format: Annotated[Any, Only({"type": "text"})] = None
     tools: Annotated[Any, Only([])] = None
     tool_choice: Annotated[Any, Only("none")] = None
@@ -94,20 +63,34 @@ class ChatCompletionRequest(Body):
     function_call: Annotated[Any, Only("none")] = None
     modalities: Annotated[Any, Only(["text"])] = None
     audio: Annotated[Any, Only()] = None
+    moderation: Annotated[Any, Only()] = None
     prediction: Annotated[Any, Only()] = None
-    reasoning_effort: Annotated[Any, Only()] = None
+    reasoning_effort: Annotated[Any, Only("none")] = None
     verbosity: Annotated[Any, Only()] = None
     web_search_options: Annotated[Any, Only()] = None
     chat_template: Annotated[Any, Only()] = None
-    add_generation_prompt: Annotated[Any, Only(True)] = None
-    continue_final_message: Annotated[Any, Only(False)] = None
+    chat_template_kwargs: Annotated[Any, Only({})] = None
 
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings as a tuple."""
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else self.stop
+
+class TopLogprob(Answer):
+    """One of the most likely tokens: as text, and the bytes it stands for, which may be part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ContentLogprob(TopLogprob):
+    """A token of the answer, log-probs being those of the mix before penalties, bias and temperature."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Answer):
+    """A choice's tokens, the one that ended it included."""
+
+    content: list[ContentLogprob]
+    refusal: None
 
 
 class AnswerMessage(Answer):
@@ -118,13 +101,15 @@ class AnswerMessage(Answer):
     refusal: None
 
 
-class Choice(Answer):
+class ChatChoice(Answer):
     """One answer."""
 
     index: int
     message: AnswerMessage
-    logprobs: None
+    logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"]
+    token_ids: list[int] | None = None
+    guidance: GuidedTokens | None = None
 
 
 class ChatCompletion(Answer):
@@ -135,8 +120,9 @@ class ChatCompletion(Answer):
     created: int
     model: str
     system_fingerprint: str
-    choices: list[Choice]
+    choices: list[ChatChoice]
     usage: Usage
+    prompt_token_ids: list[int] | None = None
     guidance: GuidanceReport
 
 
@@ -153,12 +139,16 @@ class ChunkChoice(Answer):
 
     index: int
     delta: Delta
-    logprobs: None
+    logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"] | None
+    token_ids: list[int] | None = None
+    guidance: GuidedTokens | None = None
 
 
 class ChatCompletionChunk(Answer):
-    """One event of a stream. ``guidance`` is on the chunk that carries the finish_reason."""
+    """One event of a stream. ``guidance`` is on the chunk that ends the last choice, ``prompt_token_ids`` on the
+    first.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -167,4 +157,5 @@ class ChatCompletionChunk(Answer):
     system_fingerprint: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
+    prompt_token_ids: list[int] | None = None
     guidance: GuidanceReport | None = None

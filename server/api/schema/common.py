@@ -99,7 +99,7 @@ class GuidanceFields(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True, allow_inf_nan=False)
 
     method: str | None = None
-    report: Annotated[Any, Only("none")] = None
+    report: Literal["none", "summary", "tokens"] | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -111,31 +111,148 @@ Preferences = Annotated[
     dict[str, float], Field(max_length=256, description="α per reward model; 0 is off, negative steers away")
 ]
 
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+
+
+class SamplingFields(Body):
+    """What every route that generates text takes besides its input."""
+
+    model: str
+
+    preferences: Preferences | None = None
+    guidance: GuidanceFields | None = None
+
+    n: Annotated[int, Field(ge=1, le=128, description="answers to one prompt; deployments cap it")] | None = (
+        None
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_TOKENS, description="0 and -1: off")] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-INT64, lt=INT64)] | None = None
+    logit_bias: (
+        Annotated[dict[str, Bias], Field(max_length=1024, description="token id → what its logit gains")]
+        | None
+    ) = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100, description="1: off")] | None = None
+    stop: Stops | None = None
+    stop_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] | None = None
+    include_stop_str_in_output: bool | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS, description="nothing stops it before")] | None = (
+        None
+    )
+    ignore_eos: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+
+    # Accepted because clients send them; they do not change the answer.
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+
+    # Would change the answer and are not offered.
+    skip_special_tokens: Annotated[Any, Only(True)] = None
+    spaces_between_special_tokens: Annotated[Any, Only(True)] = None
+    prompt_logprobs: Annotated[Any, Only()] = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings as a tuple."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else self.stop
+
+    @property
+    def report(self) -> Literal["none", "summary", "tokens"]:
+        """How much is told about what guidance did."""
+        return (self.guidance and self.guidance.report) or "none"
+
+
+class PromptTokensDetails(Answer):
+    """Of the prompt tokens, those that did not have to be computed."""
+
+    cached_tokens: int
+
+
+class CompletionTokensDetails(Answer):
+    """Of the answer's tokens, those that are not part of what it says."""
+
+    reasoning_tokens: int
+
 
 class Usage(Answer):
-    """Tokens of the base's prompt and of the answer (end-of-text token included)."""
+    """Tokens of the base's prompts, each counted once, and of the answers (end-of-text tokens included)."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class ChoiceChange(Answer):
+    """The token of one choice from which a change holds."""
+
+    index: int
+    at_token: int
 
 
 class Change(Answer):
-    """New weights in mid-answer: every token from ``at_token`` on was drawn under them."""
+    """New weights in mid-answer: every token from ``at_token`` on was drawn under them. Where there are
+    several choices, ``choices`` has each one's own token, and ``at_token`` is the largest.
+    """
 
     at_token: int
+    choices: list[ChoiceChange] | None = None
     preferences: dict[str, float]
     beta: float
 
 
 class GuidanceReport(Answer):
-    """How the answer was guided: what it began with, and each change since."""
+    """How the answer was guided: what it began with, and each change since.
+
+    With ``guidance.report`` also what guidance did, over the tokens of all choices: KL(guided ‖ base) per token
+    in nats, the share of tokens where the base's favourite is not the mix's (both null without tokens), and the
+    summed log-probs of the answer under each reward that was weighted and under the base.
+    """
 
     method: str
     preferences: dict[str, float]
     beta: float
     changes: list[Change]
     cancelled: bool
+    mean_kl: float | None = None
+    flip_rate: float | None = None
+    rewards: dict[str, float] | None = None
+    base_logprob: float | None = None
+
+
+class GuidedToken(Answer):
+    """What guidance did to one token: KL(guided ‖ base) in nats, log-probs under the base and each weighted
+    reward, and the token the base alone likes best.
+    """
+
+    token: str
+    kl: float
+    base_logprob: float
+    rewards: dict[str, float]
+    base_top: str
+
+
+class GuidedTokens(Answer):
+    """``guidance`` of one choice, with ``guidance.report`` = "tokens"."""
+
+    tokens: list[GuidedToken]
 
 
 class ErrorDetail(Answer):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.api.schema.common import Answer, Body, Change, Preferences
+from server.api.schema.common import Answer, Body, Change, ChoiceChange, Preferences
 
 
 class ChangedGuidance(Body):
@@ -22,15 +22,26 @@ class ChangeRequest(Body):
     guidance: ChangedGuidance | None = None
 
 
+class ChoiceState(Answer):
+    """One choice of a request under way."""
+
+    index: int
+    tokens: int
+    finish_reason: Literal["stop", "length"] | None
+
+
 class RunningState(Answer):
-    """A request under way: the weights now, tokens so far."""
+    """A request under way: the weights now, tokens so far of all choices, and of each where there are
+    several.
+    """
 
     id: str
-    object: Literal["chat.completion.state"]
+    object: Literal["chat.completion.state", "text_completion.state"]
     created: int
     model: str
     status: Literal["queued", "running"]
     tokens: int
+    choices: list[ChoiceState] | None = None
     method: str
     preferences: dict[str, float]
     beta: float
@@ -38,11 +49,12 @@ class RunningState(Answer):
 
 
 class Changed(Answer):
-    """The answer to a PATCH."""
+    """The answer to a PATCH; as ``Change``."""
 
     id: str
-    object: Literal["chat.completion.change"]
+    object: Literal["chat.completion.change", "text_completion.change"]
     at_token: int
+    choices: list[ChoiceChange] | None = None
     preferences: dict[str, float]
     beta: float
 
@@ -51,5 +63,5 @@ class Cancelled(Answer):
     """The answer to a DELETE."""
 
     id: str
-    object: Literal["chat.completion.deleted"]
+    object: Literal["chat.completion.deleted", "text_completion.deleted"]
     deleted: Literal[True]

@@ -81,7 +81,7 @@ def test_changes_of_preferences_and_of_beta_at_the_same_time_both_hold(
             until(lambda: asked)
             second = pool.submit(two.patch, url, json={"guidance": {"beta": 2}})
             wait([second], timeout=0.3)  # time to arrive while the first is under way
-            slow.set_result({"any": 0})
+            slow.set_result(dict.fromkeys(server.engine.requests, 0))
             assert first.result().status_code == second.result().status_code == 200
             assert second.result().json()["preferences"] == {"helpful": 0.0, "harmless": 3.0}
         assert asked[-1] == {"base": 1.0, "helpful": 0.0, "harmless": 1.5}
@@ -134,7 +134,7 @@ def test_cancelling_ends_the_stream_well(scripted: Callable[..., Any], until: An
         assert chunks[-1] == "[DONE]"
         assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
         assert chunks[-2]["guidance"]["cancelled"] is True
-        until(lambda: server.engine.aborted == [id])
+        until(lambda: server.engine.aborted == [f"{id}/0"])
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
@@ -194,7 +194,8 @@ def test_cancelling_a_request_that_does_not_stream_answers_what_it_has(
         pending = pool.submit(server.chat, max_tokens=50)
         server.engine.allow(3)
         until(lambda: server.engine.requests)
-        (id,) = server.engine.requests
+        (sequence,) = server.engine.requests
+        id = sequence.removesuffix("/0")
         until(lambda: other.get(f"/v1/chat/completions/{id}").json()["tokens"] == 3)
         assert other.delete(f"/v1/chat/completions/{id}").status_code == 200
         body = pending.result().json()

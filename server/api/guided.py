@@ -1,0 +1,103 @@
+"""The ``guidance`` of requests and of responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.api import schema
+from server.api.choice import Token
+from server.api.generation import Change, Generation
+from server.api.schema import SamplingFields
+from server.api.serving import Serving
+from server.api.tally import Tally, finite
+from server.decoding import METHODS, Guidance, method_named, read_parameters, read_preferences
+from server.errors import ModelNotFound
+from server.text import TokenBytes
+
+
+def read_guidance(body: SamplingFields, server: Serving) -> Guidance:
+    """The guidance a request asks for: its own preferences, or its preset's, or the deployment's defaults.
+
+    Raises:
+        ModelNotFound: no such model or preset.
+        InvalidRequest: no such method, parameter or preference; or weights the method refuses.
+    """
+    deployment = server.deployment
+    weights = _model_weights(body.model, server)
+    if body.preferences is not None:
+        weights = read_preferences(body.preferences, deployment.reward_names)
+    asked = body.guidance or schema.GuidanceFields()
+    method = METHODS[0] if asked.method is None else method_named(asked.method)
+    guidance = Guidance(method, read_parameters(method, asked.parameters), weights)
+    _ = guidance.mix  # refuses now what it would refuse later
+    return guidance
+
+
+def guidance_report(generation: Generation, *, summary: bool) -> schema.GuidanceReport:
+    """The ``guidance`` object of a response; with ``summary`` what it did to all choices together."""
+    began = generation.ticket.guidance
+    return schema.GuidanceReport(
+        method=began.method.name,
+        preferences=dict(began.preferences),
+        beta=began.beta,
+        changes=[change_report(generation, change) for change in generation.changes],
+        cancelled=generation.cancelled,
+        **(_summary(generation) if summary else {}),
+    )
+
+
+def change_report(generation: Generation, change: Change) -> schema.Change:
+    """One change made in mid-answer."""
+    return schema.Change(
+        at_token=change.at_token,
+        preferences=dict(change.guidance.preferences),
+        beta=change.guidance.beta,
+        **choice_changes(generation, change),
+    )
+
+
+def choice_changes(generation: Generation, change: Change) -> dict[str, list[schema.ChoiceChange]]:
+    """``choices`` of a change, where there are several."""
+    if len(generation.choices) == 1:
+        return {}
+    return {
+        "choices": [
+            schema.ChoiceChange(index=index, at_token=at_token)
+            for index, at_token in sorted(change.choices.items())
+        ]
+    }
+
+
+def guided_tokens(tokens: list[Token], token_bytes: TokenBytes) -> schema.GuidedTokens:
+    """What guidance did to each of ``tokens``, which come with their reports."""
+    return schema.GuidedTokens(
+        tokens=[
+            schema.GuidedToken(
+                token=token_bytes.text(token.id),
+                kl=token.report.kl,
+                base_logprob=finite(token.report.base_logprob),
+                rewards={name: finite(logprob) for name, logprob in token.report.rewards.items()},
+                base_top=token_bytes.text(token.report.base_top),
+            )
+            for token in tokens
+            if token.report is not None
+        ]
+    )
+
+
+def _summary(generation: Generation) -> dict[str, Any]:
+    tally = Tally.total(choice.tally for choice in generation.choices)
+    return {
+        "mean_kl": tally.kl / tally.tokens if tally.tokens else None,
+        "flip_rate": tally.flips / tally.tokens if tally.tokens else None,
+        "rewards": tally.rewards,
+        "base_logprob": tally.base_logprob,
+    }
+
+
+def _model_weights(model: str, server: Serving) -> dict[str, float]:
+    deployment = server.deployment
+    name, colon, preset = model.partition(":")
+    if name != deployment.model or (colon and preset not in deployment.presets):
+        raise ModelNotFound(model)
+    return deployment.whole(deployment.presets[preset]) if colon else deployment.defaults

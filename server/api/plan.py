@@ -1,0 +1,209 @@
+"""What one request asks of the engine, whichever route it came by: how many choices, how each is drawn and
+what ends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fastapi import Request
+
+from server.api.choice import Choice, Ending
+from server.api.dispatcher import Prepared
+from server.api.generation import Generation, Ticket
+from server.api.guided import read_guidance
+from server.api.schema import SamplingFields
+from server.api.serving import Serving
+from server.errors import ContextLengthExceeded, InvalidRequest, clip
+from server.runtime import Runtime
+from server.text import Prompts
+
+if TYPE_CHECKING:
+    from server.engine import Grammar, SamplingParams
+
+GREEDY_BELOW = 1e-5
+"""Temperatures this small draw the most likely token anyway; dividing logits by them would overflow."""
+
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+class Plan:
+    """The choices of one request.
+
+    Args:
+        body: what all routes share, checked by itself; here it is checked against the deployment.
+        request: whose id and owner the choices get.
+        server: where it is to run.
+        prompts: how many prompts there will be.
+        each: choices to each prompt.
+
+    Raises:
+        Unavailable, ModelNotFound, InvalidRequest: what can be told before anything is tokenized.
+    """
+
+    def __init__(
+        self, body: SamplingFields, request: Request, server: Serving, *, prompts: int = 1, each: int = 1
+    ) -> None:
+        self.arrived = time.monotonic()
+        self.body = body
+        self.runtime: Runtime = server.runtime
+        self.guidance = read_guidance(body, server)
+        self.each = each
+        self.places = prompts * each
+        self._state = request.state
+        self._bias = _bias(body, self.runtime)
+        _check_choices(prompts, each, server)
+        _check_stops(body, self.runtime)
+        if body.stream_options is not None and not body.stream:
+            raise InvalidRequest(
+                "'stream_options' is only allowed with 'stream': true.", param="stream_options"
+            )
+
+    def prepared(
+        self,
+        prompts: Sequence[Prompts],
+        max_tokens: Sequence[int],
+        *,
+        id: str,
+        kind: str,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+        grammar: Grammar | None = None,
+    ) -> Prepared:
+        """The request and its sequences: ``each`` choices to a prompt, which may have ``max_tokens`` of it."""
+        from server.engine import SequenceRequest
+
+        ticket = Ticket(
+            id=id,
+            kind=kind,
+            request_id=self._state.request_id,
+            owner=self._state.owner,
+            model=self.body.model,
+            guidance=self.guidance,
+            prompts=[prompt["base"] for prompt in prompts],
+            streamed=bool(self.body.stream),
+            arrived=self.arrived,
+        )
+        choices: list[Choice] = []
+        sequences: list[SequenceRequest] = []
+        for prompt, limit in zip(prompts, max_tokens, strict=True):
+            # Without a seed, prompts must not share one either: their answers would be drawn with the same noise.
+            seed = secrets.randbits(63) if self.body.seed is None else self.body.seed
+            for number in range(self.each):
+                sampling = self._sampling(limit, choice_seed(seed, number), logprobs, prompt_logprobs)
+                choice = self._choice(f"{id}/{len(choices)}", len(choices), sampling)
+                choices.append(choice)
+                sequences.append(
+                    SequenceRequest(
+                        id=choice.sequence_id,
+                        prompts=prompt,
+                        mix=self.guidance.mix,
+                        sampling=sampling,
+                        grammar=grammar,
+                        report=self.body.report != "none",
+                    )
+                )
+        return Generation(ticket, choices), sequences
+
+    def room(self, prompts: Prompts, asked: int | None, param: str) -> int:
+        """Tokens an answer may have: ``asked``, or what the tightest member's context leaves.
+
+        Every reward counts, whatever its weight now, because weights may change in mid-answer.
+
+        Raises:
+            ContextLengthExceeded: that is not there; ``param`` is where the prompt came from.
+            InvalidRequest: ``min_tokens`` asks for more.
+        """
+        contexts = self.runtime.max_context
+        member = min(prompts, key=lambda name: contexts[name] - len(prompts[name]))
+        size, read = contexts[member], len(prompts[member])
+        if read + (1 if asked is None else asked) > size:
+            raise ContextLengthExceeded(limit=size, prompt=read, answer=asked, member=member, param=param)
+        room = size - read if asked is None else asked
+        if (self.body.min_tokens or 0) > room:
+            raise InvalidRequest(
+                f"'min_tokens' is larger than the {room} tokens this answer may have.", param="min_tokens"
+            )
+        return room
+
+    def _sampling(
+        self, max_tokens: int, seed: int, logprobs: int | None, prompt_logprobs: int | None
+    ) -> SamplingParams:
+        from server.engine import SamplingParams
+
+        body, runtime = self.body, self.runtime
+        temperature = 1.0 if body.temperature is None else body.temperature
+        ends = set() if body.ignore_eos else set(runtime.eos_ids)
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=0.0 if temperature < GREEDY_BELOW else temperature,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            top_k=min(max(body.top_k or 0, 0), runtime.vocab_size),
+            min_p=body.min_p or 0.0,
+            seed=seed,
+            stop_token_ids=frozenset(ends.union(body.stop_token_ids or ())),
+            min_tokens=body.min_tokens or 0,
+            logit_bias=self._bias,
+            presence_penalty=body.presence_penalty or 0.0,
+            frequency_penalty=body.frequency_penalty or 0.0,
+            repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+        )
+
+    def _choice(self, sequence_id: str, index: int, sampling: SamplingParams) -> Choice:
+        ending = Ending(
+            stops=self.body.stops,
+            stop_token_ids=sampling.stop_token_ids,
+            min_tokens=sampling.min_tokens,
+            shown=bool(self.body.include_stop_str_in_output),
+        )
+        return Choice(sequence_id, index, self.runtime.tokenizer.detokenizer(), ending)
+
+
+def choice_seed(seed: int, number: int) -> int:
+    """The seed of choice ``number``: the request's own for the first, then ones that no neighbouring request
+    has.
+    """
+    if number == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def _bias(body: SamplingFields, runtime: Runtime) -> dict[int, float]:
+    """``logit_bias`` by token id."""
+    bias = {}
+    for key, value in (body.logit_bias or {}).items():
+        if not _TOKEN_ID.fullmatch(key) or int(key) >= runtime.vocab_size:
+            raise InvalidRequest(
+                f"Invalid 'logit_bias': the key '{clip(key)}' is no token id of this model; "
+                f"they are the integers from 0 to {runtime.vocab_size - 1}.",
+                param=f"logit_bias.{clip(key)}",
+            )
+        bias[int(key)] = value
+    return bias
+
+
+def _check_choices(prompts: int, each: int, server: Serving) -> None:
+    cap = min(server.deployment.http.max_choices, server.dispatcher.capacity)
+    if prompts * each > cap:
+        raise InvalidRequest(
+            f"This deployment makes at most {cap} choices for a request; "
+            f"this one asks for {each} to each of {prompts} prompts.",
+            param="n" if each > 1 else "prompt",
+        )
+
+
+def _check_stops(body: SamplingFields, runtime: Runtime) -> None:
+    for index, token in enumerate(body.stop_token_ids or ()):
+        if token >= runtime.vocab_size:
+            raise InvalidRequest(
+                f"'stop_token_ids' holds a token that is not in the vocabulary of {runtime.vocab_size}.",
+                param=f"stop_token_ids[{index}]",
+            )
