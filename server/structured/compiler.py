@@ -1,0 +1,125 @@
+"""Grammars made ready off the event loop and off the engine's thread, kept, and bounded in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from server.errors import InvalidRequest, Unavailable, clip
+from server.structured.matcher import MatchError, TokenMatcher
+from server.structured.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+KEPT = 64
+"""Compiled grammars that are kept, the ones used last."""
+
+SECONDS = 10.0
+"""What compiling one grammar may take."""
+
+QUEUE_SECONDS = 30.0
+"""What waiting for the grammars before it may take."""
+
+ITEMS_IN_ROW = 8_000
+LEXER_STATES = 50_000
+"""Bounds of one answer's parser: alternatives at one place, which grow with the properties of an object, and states of its
+automata, at 1 to 2 kB each.
+"""
+
+MakeMatcher = Callable[[], TokenMatcher]
+"""Makes the matcher of one answer."""
+
+
+class GrammarCompiler:
+    """Compiles grammars over one vocabulary, one after the other in a thread of its own."""
+
+    def __init__(self, vocabulary: Vocabulary, *, seconds: float = SECONDS) -> None:
+        self.vocabulary = vocabulary
+        self._seconds = seconds
+        self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
+
+    async def compile(self, grammar: str, *, param: str, ends: bool = True) -> MakeMatcher:
+        """Matchers of ``grammar``, a Lark grammar as llguidance reads it. Call it on the event loop.
+
+        ``ends`` is the matchers' (see ``TokenMatcher``); ``param`` is the field that the grammar was made from.
+
+        Raises:
+            InvalidRequest: it does not compile, allows nothing, or takes too long.
+            Unavailable: other grammars take too long.
+        """
+        compiled = self._kept.get(grammar)
+        if compiled is None:
+            compiled = await self._compiled(grammar, param)
+            self._kept[grammar] = compiled
+        self._kept.move_to_end(grammar)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return partial(_matcher, compiled, self.vocabulary, ends)
+
+    def stop(self) -> None:
+        """Drops what has not begun; returns at once."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def _compiled(self, grammar: str, param: str) -> LLMatcher:
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def work() -> LLMatcher:
+            _prepare(self.vocabulary, param)
+            loop.call_soon_threadsafe(begun.set)
+            return _compile(grammar, param, self.vocabulary)
+
+        future = loop.run_in_executor(self._worker, work)
+        done = asyncio.ensure_future(begun.wait())
+        try:
+            await asyncio.wait((future, done), timeout=QUEUE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not future.done() and not begun.is_set():
+                raise Unavailable("The server is busy compiling other requests' schemas.", retry_after=5)
+            return await asyncio.wait_for(asyncio.shield(future), self._seconds)
+        except TimeoutError:
+            raise InvalidRequest(
+                f"'{param}' takes longer than {self._seconds:g} s to compile.", param=param
+            ) from None
+        finally:
+            done.cancel()
+            future.cancel()
+
+
+def _prepare(vocabulary: Vocabulary, param: str) -> None:
+    """Makes llguidance's view of the tokens, which takes a while the first time, whatever the grammar."""
+    try:
+        _ = vocabulary.tokens
+    except Exception as error:
+        raise InvalidRequest(
+            f"'{param}' cannot be honoured: the served model's tokenizer is of a kind that grammars do not support.",
+            param=param,
+        ) from error
+
+
+def _compile(grammar: str, param: str, vocabulary: Vocabulary) -> LLMatcher:
+    from llguidance import LLMatcher, LLParserLimits
+
+    limits = LLParserLimits(
+        max_items_in_row=ITEMS_IN_ROW, max_lexer_states=LEXER_STATES, verbose_errors=False
+    )
+    try:
+        compiled = LLMatcher(vocabulary.tokens, grammar, log_level=0, limits=limits)
+    except BaseException as error:  # a panic of the compiler is no Exception; it is about this grammar
+        raise InvalidRequest(f"'{param}' cannot be compiled.", param=param) from error
+    if compiled.is_error():
+        raise InvalidRequest(f"'{param}' is not supported: {clip(compiled.get_error())}", param=param)
+    try:
+        _matcher(compiled, vocabulary, ends=True)
+    except MatchError as error:
+        raise InvalidRequest(f"'{param}' allows no answer: {clip(error)}.", param=param) from None
+    return compiled
+
+
+def _matcher(compiled: LLMatcher, vocabulary: Vocabulary, ends: bool) -> TokenMatcher:
+    # The copy shares nothing with its origin, which therefore stays before the first token.
+    return TokenMatcher(compiled.deep_copy(), vocabulary, ends=ends)

@@ -1,0 +1,95 @@
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from server.errors import InvalidRequest, Unavailable
+from server.structured import GrammarCompiler, TokenMatcher, Vocabulary, compiler, json_object, json_schema
+
+Compile = Callable[..., Callable[[], TokenMatcher]]
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"not": {"type": "string"}}, "not"),
+        ({"type": "string", "pattern": "^(?=a)b"}, "look-around"),
+        ({"type": "string", "format": "shoe-size"}, "shoe-size"),
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": "string", "minLength": 5, "maxLength": 3}, "minLength"),
+        ({"type": "shoe"}, "shoe"),
+        ({"type": "object", "properties": {"a": {"$ref": "#/$defs/nowhere"}}}, "nowhere"),
+        ({"oneOf": [{"type": "string"}, {"maxLength": 3}]}, "oneOf"),
+        ({"$ref": "#"}, "allows no answer"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_with_the_reason(
+    schema: dict[str, Any], reason: str, compile: Compile
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        compile(json_schema(schema, "the.field"), param="the.field")
+    assert refused.value.param == "the.field"
+    assert reason in refused.value.message
+    assert len(refused.value.message) < 300
+
+
+def test_a_grammar_is_compiled_once_and_the_oldest_is_forgotten(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    original = compiler._compile
+    monkeypatch.setattr(compiler, "KEPT", 2)
+    monkeypatch.setattr(
+        compiler, "_compile", lambda grammar, *rest: compiled.append(grammar) or original(grammar, *rest)
+    )
+    a, b, c = (json_schema({"const": name}, "field") for name in "abc")
+
+    async def work() -> None:
+        under_test = GrammarCompiler(vocabulary)
+        for grammar in (a, a, b, a, c, a, b):
+            await under_test.compile(grammar, param="field")
+        under_test.stop()
+
+    asyncio.run(work())
+    assert compiled == [a, b, c, b]
+
+
+def test_compiling_holds_neither_the_event_loop_nor_its_caller_for_ever(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    original = compiler._compile
+
+    def slow(grammar: str, *rest: Any) -> Any:
+        if "slow" in grammar:
+            assert threading.current_thread() is not threading.main_thread()
+            release.wait(20)
+        return original(grammar, *rest)
+
+    monkeypatch.setattr(compiler, "_compile", slow)
+    monkeypatch.setattr(compiler, "QUEUE_SECONDS", 0.2)
+
+    async def work() -> None:
+        under_test = GrammarCompiler(vocabulary, seconds=0.2)
+        begun = time.monotonic()
+        with pytest.raises(InvalidRequest, match=r"takes longer than 0\.2 s"):
+            await under_test.compile(json_schema({"const": "slow"}, "field"), param="field")
+        with pytest.raises(Unavailable):  # not this grammar's fault
+            await under_test.compile(json_object(), param="field")
+        assert time.monotonic() - begun < 10
+        release.set()
+        await asyncio.sleep(0.1)
+        await under_test.compile(json_object(), param="field")
+        under_test.stop()
+
+    asyncio.run(work())
+
+
+def test_a_tokenizer_that_grammars_cannot_use_is_a_refusal(compile: Compile) -> None:
+    broken = Vocabulary(json.dumps({"model": {}}), 10, frozenset({0}), {})
+    with pytest.raises(InvalidRequest, match="tokenizer"):
+        compile(json_object(), broken)

@@ -1,0 +1,176 @@
+import json
+import random
+import string
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from server.errors import InvalidRequest
+from server.structured import TokenMatcher, Vocabulary, check_schema, json_object, json_schema
+from server.structured.json_grammar import MAX_DEPTH, MAX_MULTIPLE, MAX_PROPERTIES, MAX_SCHEMA
+
+Compile = Callable[..., Callable[[], TokenMatcher]]
+Write = Callable[..., tuple[str, bool]]
+
+
+def a_word(draw: random.Random) -> str:
+    return "".join(draw.choice(string.ascii_letters + ' _"\\é') for _ in range(draw.randint(1, 8)))
+
+
+def a_leaf(draw: random.Random) -> dict[str, Any]:
+    low = draw.randint(-1000, 1000)
+    return draw.choice(
+        [
+            {"type": "string", "maxLength": draw.randint(0, 12)},
+            {"type": "string", "minLength": 2, "maxLength": 5},
+            {"type": "string", "pattern": "^[a-f]{2,4}-[0-9]{1,3}$"},
+            {"type": "string", "format": draw.choice(["date", "time", "date-time", "ipv4", "uuid"])},
+            {"enum": [a_word(draw), draw.randint(-9, 9), None, True, {"a": [1.5]}]},
+            {"const": a_word(draw)},
+            {"type": "integer", "minimum": low, "maximum": low + draw.randint(0, 5000)},
+            {"type": "integer", "minimum": 0, "maximum": 400, "multipleOf": draw.choice([2, 5, 25])},
+            {"type": "number", "exclusiveMinimum": low, "exclusiveMaximum": low + 1},
+            {"type": "boolean"},
+            {"type": ["null", "boolean"]},
+            {"type": "null"},
+        ]
+    )
+
+
+def a_schema(draw: random.Random, depth: int) -> dict[str, Any]:
+    """A random schema over most of what is supported, whose values are bounded in size."""
+    kind = draw.choice(["object", "object", "array", "tuple", "any", "all", "ref", "map", "leaf"])
+    if depth == 0 or kind == "leaf":
+        return a_leaf(draw)
+
+    def inner() -> dict[str, Any]:
+        return a_schema(draw, depth - 1)
+
+    if kind == "object":
+        names = list(dict.fromkeys(a_word(draw) for _ in range(draw.randint(0, 5))))
+        required = [name for name in names if draw.random() < 0.6]
+        return {
+            "type": "object",
+            "properties": {name: inner() for name in names},
+            "required": required,
+            "additionalProperties": False,
+        }
+    if kind == "array":
+        least = draw.randint(0, 2)
+        return {"type": "array", "items": inner(), "minItems": least, "maxItems": least + draw.randint(0, 2)}
+    if kind == "tuple":
+        return {"type": "array", "prefixItems": [inner(), inner()], "items": False, "minItems": 2}
+    if kind == "any":
+        return {"anyOf": [inner(), inner()]}
+    if kind == "all":
+        left = {"type": "object", "properties": {"left": inner()}, "required": ["left"]}
+        right = {"properties": {"right": inner()}, "required": ["right"]}
+        return {"allOf": [left, right], "type": "object", "maxProperties": 2}
+    if kind == "ref":
+        again = {"anyOf": [{"type": "null"}, {"$ref": "#"}]}
+        return {
+            "type": "object",
+            "properties": {"one": a_leaf(draw), "again": again},
+            "additionalProperties": False,
+        }
+    return {"type": "object", "additionalProperties": a_leaf(draw), "maxProperties": 2}
+
+
+def is_valid(schema: dict[str, Any], text: str) -> bool:
+    checker = Draft202012Validator.FORMAT_CHECKER
+    return Draft202012Validator(schema, format_checker=checker).is_valid(json.loads(text))
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_tokens_under_a_random_schema_are_json_of_that_schema(
+    seed: int, compile: Compile, vocabulary: Vocabulary, write: Write
+) -> None:
+    draw = random.Random(seed)
+    schema = a_schema(draw, 3)
+    text, ended = write(compile(json_schema(schema, "field"))(), vocabulary, draw, 3000)
+    assert ended
+    assert is_valid(schema, text), (schema, text)
+
+
+def test_json_object_is_an_object(compile: Compile, vocabulary: Vocabulary) -> None:
+    make = compile(json_object())
+    assert vocabulary.tokens.decode_str(make().allowed().nonzero().flatten().tolist()) == "{"
+
+
+def test_white_space_is_one_space_at_most(compile: Compile, vocabulary: Vocabulary) -> None:
+    matcher = compile(json_schema({"type": "array", "items": {"type": "integer"}}, "field"))()
+    for token in vocabulary.tokens.tokenize_str("[ 1, 2 ,"):
+        assert matcher.allowed()[token]
+        matcher.accept(token)
+    (space,) = vocabulary.tokens.tokenize_str(" ")
+    (line,) = vocabulary.tokens.tokenize_str("\n")
+    assert matcher.allowed()[space]
+    assert not matcher.allowed()[line]
+    matcher.accept(space)
+    assert not matcher.allowed()[space]
+
+
+def test_properties_come_in_the_order_of_the_schema(
+    compile: Compile, vocabulary: Vocabulary, write: Write
+) -> None:
+    for names in (["b", "a", "c"], ["c", "b", "a"]):
+        schema = {
+            "type": "object",
+            "properties": {name: {"type": "boolean"} for name in names},
+            "required": sorted(names),
+            "additionalProperties": False,
+        }
+        text, _ = write(compile(json_schema(schema, "field"))(), vocabulary, random.Random(1))
+        assert list(json.loads(text)) == names
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"not": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"description": "x" * MAX_SCHEMA}, "larger than"),
+        (nested(MAX_DEPTH + 1), "deeper than"),
+        (nested(50_000), "deeper than"),
+        ({"properties": {str(i): {} for i in range(MAX_PROPERTIES + 1)}}, "properties"),
+        ({"properties": {"a": {"$ref": "https://example.com/schema"}}}, "refer to itself"),
+        ({"x-guidance": {"lenient": True}}, "x-guidance"),
+        ({"type": "object", "minProperties": 2}, "minProperties"),
+        ({"type": "integer", "multipleOf": 10_000_019}, "multipleOf"),
+        ({"allOf": [{"multipleOf": n} for n in (991, 997, 983)]}, "multipleOf"),
+        ({"multipleOf": 1e-300}, "multipleOf"),
+        ({"multipleOf": 1e300}, "multipleOf"),
+    ],
+)
+def test_what_has_no_bounded_grammar_is_refused_by_name(schema: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_schema(schema, "response_format.json_schema.schema")
+    assert refused.value.param == "response_format.json_schema.schema"
+    assert reason in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        nested(MAX_DEPTH - 1),
+        {"properties": {"$ref": {"type": "string"}, "x-guidance": {}, "minProperties": {"type": "integer"}}},
+        {"const": {"$ref": "https://example.com/schema"}},
+        {"type": "object", "required": ["a", "b"], "minProperties": 2},
+        {"properties": {"a": {"multipleOf": 0.01}, "b": {"multipleOf": 25}}},
+        {"multipleOf": 0},
+        {"properties": [1], "required": 5, "minProperties": "x", "multipleOf": "y", "$ref": 7},
+    ],
+)
+def test_what_only_looks_like_it_is_not(schema: dict[str, Any]) -> None:
+    check_schema(schema, "field")
+
+
+def test_the_largest_multiple_compiles_in_bounded_time(compile: Compile) -> None:
+    compile(json_schema({"type": "integer", "multipleOf": MAX_MULTIPLE - 1}, "field"))()
