@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,11 +77,24 @@ class Answer:
 class ChatRequest:
     """One request from its checked body to its response.
 
+    Routes that answer chats in other words give the ``kind`` of object they answer with and the ``prefix`` of its
+    id.
+
     Raises:
         Unavailable, ModelNotFound, InvalidRequest: what can be told before anything is tokenized.
     """
 
-    def __init__(self, body: ChatCompletionRequest, request: Request, server: Serving) -> None:
+    def __init__(
+        self,
+        body: ChatCompletionRequest,
+        request: Request,
+        server: Serving,
+        *,
+        kind: str = "chat.completion",
+        prefix: str = "chatcmpl-",
+    ) -> None:
+        self._kind = kind
+        self._prefix = prefix
         self._body = body
         self._request = request
         self._server = server
@@ -99,7 +112,7 @@ class ChatRequest:
     async def prepare(self) -> Prepared:
         """Tokenizes; the generation, and the sequences that the engine is to run for it."""
         body, tokenizer = self._body, self._runtime.tokenizer
-        messages = [_message(message) for message in body.messages]
+        messages = [template_message(message) for message in body.messages]
         prompts = await self._server.tokenizers.run(
             lambda: tokenizer.prompts(
                 messages,
@@ -110,8 +123,8 @@ class ChatRequest:
         return self._plan.prepared(
             [prompts],
             [self._plan.room(prompts, self._limit, "messages")],
-            id=f"chatcmpl-{secrets.token_hex(16)}",
-            kind="chat.completion",
+            id=f"{self._prefix}{secrets.token_hex(16)}",
+            kind=self._kind,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             grammar=await self._grammar(),
         )
@@ -253,14 +266,23 @@ def _check(body: ChatCompletionRequest) -> None:
     """Rules that span fields."""
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed with 'logprobs': true.", param="top_logprobs")
-    if not body.continue_final_message:
+    check_ending(body.messages, body.add_generation_prompt, body.continue_final_message)
+
+
+def check_ending(
+    messages: Sequence[schema.ChatMessage],
+    add_generation_prompt: bool | None,
+    continue_final_message: bool | None,
+) -> None:
+    """Refuses what a prompt cannot end with."""
+    if not continue_final_message:
         return
-    if body.add_generation_prompt:
+    if add_generation_prompt:
         raise InvalidRequest(
             "'continue_final_message' and 'add_generation_prompt' exclude each other.",
             param="continue_final_message",
         )
-    if body.messages[-1].role != "assistant":
+    if messages[-1].role != "assistant":
         raise InvalidRequest(
             "'continue_final_message' needs a last message by the assistant.", param="continue_final_message"
         )
@@ -273,7 +295,7 @@ def _token_limit(body: ChatCompletionRequest) -> int | None:
     return new if new is not None else old
 
 
-def _message(message: schema.ChatMessage) -> TemplateMessage:
+def template_message(message: schema.ChatMessage) -> TemplateMessage:
     """What a chat template sees; it knows "system", of which "developer" is the newer name."""
     role = "system" if message.role == "developer" else message.role
     extra = {"name": message.name, "tool_call_id": message.tool_call_id}

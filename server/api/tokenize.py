@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 
 from server.api.body import documented, json_body
+from server.api.chat import check_ending, template_message
 from server.api.models import model as known_model
 from server.api.schema.common import Answer
 from server.api.schema.tokenize import (
@@ -41,6 +42,8 @@ Detokenize = Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))]
 async def tokenize(body: Tokenize, server: Server) -> Response:
     """The token ids of a text, or of a chat as the base reads it."""
     asked, runtime = body.root, server.runtime
+    if isinstance(asked, TokenizeChat):
+        check_ending(asked.messages, asked.add_generation_prompt, asked.continue_final_message)
     await _check_model(asked.model, server)
     return await _answer(server, lambda: _tokenized(asked, runtime))
 
@@ -81,11 +84,13 @@ def _tokenized(asked: TokenizeText | TokenizeChat, runtime: Runtime) -> Tokenize
     if isinstance(asked, TokenizeText):
         tokens = codec.encode(asked.prompt, add_special_tokens=asked.add_special_tokens is not False)
     else:
-        messages = [
-            {"role": "system" if message.role == "developer" else message.role, "content": message.text}
-            for message in asked.messages
-        ]
-        tokens = runtime.tokenizer.prompts(messages)["base"]
+        messages = [template_message(message) for message in asked.messages]
+        prompts = runtime.tokenizer.prompts(
+            messages,
+            add_generation_prompt=asked.add_generation_prompt is not False,
+            continue_final_message=bool(asked.continue_final_message),
+        )
+        tokens = prompts["base"]
     return Tokenized(
         count=len(tokens),
         max_model_len=_limit(runtime),

@@ -27,10 +27,10 @@ class TokenizeChat(Body):
 
     model: str | None = None
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=4096)]
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     return_token_strs: bool | None = None
 
-    add_generation_prompt: Annotated[Any, Only(True)] = None
-    continue_final_message: Annotated[Any, Only(False)] = None
     add_special_tokens: Annotated[Any, Only(False)] = None
     tools: Annotated[Any, Only([])] = None
     chat_template: Annotated[Any, Only()] = None

@@ -50,6 +50,24 @@ def test_the_ids_of_a_chat_are_what_its_completion_is_billed_for(real: Any) -> N
     assert text == "<|system|>be\nbrief<|end|><|user|>hello<|end|><|assistant|>"
 
 
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"add_generation_prompt": True}, "<|user|>hi<|end|><|assistant|>so<|end|><|assistant|>"),
+        ({"add_generation_prompt": False}, "<|user|>hi<|end|><|assistant|>so<|end|>"),
+        ({"continue_final_message": True}, "<|user|>hi<|end|><|assistant|>so"),
+        (
+            {"continue_final_message": True, "add_generation_prompt": False},
+            "<|user|>hi<|end|><|assistant|>so",
+        ),
+    ],
+)
+def test_a_chat_ends_as_its_completion_would_begin(real: Any, fields: dict[str, Any], text: str) -> None:
+    messages = [*CHAT, {"role": "assistant", "content": "so"}]
+    tokens = post(real, "/tokenize", messages=messages, **fields).json()["tokens"]
+    assert post(real, "/detokenize", tokens=tokens).json()["prompt"] == text
+
+
 def test_token_strs_are_the_vocabularys_spelling(real: Any) -> None:
     answer = post(real, "/tokenize", prompt="<|user|> é", return_token_strs=True).json()
     assert len(answer["token_strs"]) == answer["count"]
@@ -117,6 +135,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/tokenize", {"prompt": "x", "truncate": 5}, "truncate"),
     ("/tokenize", {"messages": []}, "messages"),
     ("/tokenize", {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+    ("/tokenize", {"messages": CHAT, "continue_final_message": True}, "continue_final_message"),
+    ("/tokenize", {"messages": CHAT, "add_generation_prompt": 1}, "add_generation_prompt"),
     ("/tokenize", {"messages": CHAT, "add_special_tokens": True}, "add_special_tokens"),
     ("/tokenize", {"messages": CHAT, "chat_template": "{{ 1 }}"}, "chat_template"),
     ("/tokenize", {"messages": CHAT, "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
