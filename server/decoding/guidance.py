@@ -27,6 +27,11 @@ class Guidance:
         """What every α is divided by."""
         return self.parameters.beta
 
+    @property
+    def max_kl(self) -> float | None:
+        """Nats that a token's KL(guided‖base) may reach; None is no bound."""
+        return self.parameters.max_kl
+
     @cached_property
     def mix(self) -> Mapping[str, float]:
         """Weight of each member's logits. Raises InvalidRequest when the method refuses."""

@@ -16,6 +16,11 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     beta: float = Field(1.0, gt=0, description="divides every preference α")
+    max_kl: float | None = Field(
+        None,
+        ge=0,
+        description="nats that KL(guided‖base) of a token may reach; beyond it its weights are scaled down",
+    )
 
 
 class Method(Protocol):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from server.engine.config import EngineConfig
+from server.engine.divergence import limit
 from server.engine.kv_cache import BLOCK, capacity_for
 from server.engine.member import Member
 from server.engine.mix import Contribution, mix_logits
@@ -58,7 +59,7 @@ class Engine:
             ValueError: an id is taken, a weighted member is unknown or has no prompt, a prompt is empty or holds a token
                 outside the vocabulary, a weight is not finite, no member is weighted, prompt and ``max_tokens`` exceed a
                 member's context, a token of ``logit_bias`` or ``stop_token_ids`` is outside the vocabulary, prompt
-                log-probs are asked for where weighted members read different prompts, or a report without the base.
+                log-probs are asked for where weighted members read different prompts, or a report or ``max_kl`` without the base.
         """
         begun: list[Running] = []
         for request in requests:
@@ -133,7 +134,8 @@ class Engine:
             return []
         parts = contributions(step, logits)
         mixed = mix_logits(list(parts.values()), len(step.drawing))
-        return self._emit(step.drawing, mixed, parts)
+        mixed, scales = _limited(step.drawing, mixed, parts)
+        return self._emit(step.drawing, mixed, parts, scales)
 
     def generate(self, requests: Iterable[SequenceRequest]) -> dict[str, list[int]]:
         """Responses of all requests by id, stop token included; runs steps until every one has ended.
@@ -195,13 +197,20 @@ class Engine:
                 sequence.prompt_logprobs.append(None)
             if tokens:
                 count = sequence.request.sampling.prompt_logprobs or 0
-                mixed = mix_logits(parts, len(tokens))
+                mixed = mix_logits(list(parts.values()), len(tokens))
+                if sequence.request.max_kl is not None:
+                    base = next(iter(parts.values())).logits.to(mixed.device)
+                    mixed, _ = limit(mixed, base, [sequence.request.max_kl] * len(tokens))
                 sequence.prompt_logprobs.extend(token_logprobs(mixed, tokens, [count] * len(tokens)))
         for follower, leader in step.forks.items():
             self._scheduler.get(follower).prompt_logprobs = leader.prompt_logprobs
 
     def _emit(
-        self, drawing: list[Running], mixed: torch.Tensor, parts: Mapping[str, Contribution]
+        self,
+        drawing: list[Running],
+        mixed: torch.Tensor,
+        parts: Mapping[str, Contribution],
+        scales: Mapping[int, float],
     ) -> list[TokenOutput]:
         """Draw, append, report, and retire what has ended."""
         faults = _faults(mixed)
@@ -212,7 +221,7 @@ class Engine:
         draws = [sequence.request.sampling.draw(sequence.position) for sequence in drawing]
         tokens = sample(adjusted, draws).tolist()
         logprobs = _logprobs(drawing, mixed, tokens)
-        reports = _reports(drawing, mixed, parts, tokens)
+        reports = _reports(drawing, mixed, parts, tokens, scales)
         return [
             self._advance(sequence, tokens[row], logprobs.get(row), reports.get(row), faults.get(row))
             for row, sequence in enumerate(drawing)
@@ -284,8 +293,8 @@ class Engine:
                 raise ValueError(f"prompts: {name} has a token outside its vocabulary of {size}")
         self._check_sampling(request.sampling)
         self._check_mix(request.mix, request)
-        if request.report and not request.mix.get(next(iter(self.members))):
-            raise ValueError("report: the base needs a weight other than 0")
+        if request.max_kl is not None and not request.max_kl >= 0:
+            raise ValueError(f"max_kl must not be negative: {request.max_kl}")
 
     def _check_sampling(self, sampling: SamplingParams) -> None:
         size = next(iter(self.members.values())).vocab_size
@@ -306,6 +315,8 @@ class Engine:
                 raise ValueError(f"mix: {name} is weighted in but has no prompt")
         if not any(mix.values()):
             raise ValueError("mix: at least one member needs a weight other than 0")
+        if (request.report or request.max_kl is not None) and not mix.get(next(iter(self.members))):
+            raise ValueError("report and max_kl: the base needs a weight other than 0")
         if request.sampling.prompt_logprobs is not None:
             first, *others = [list(request.prompts[name]) for name, weight in mix.items() if weight]
             if any(other != first for other in others):
@@ -345,9 +356,9 @@ def contributions(step: Step, logits: Mapping[str, torch.Tensor]) -> dict[str, C
 
 def prompt_contributions(
     step: Step, logits: Mapping[str, torch.Tensor], sequence: Running
-) -> tuple[list[Contribution], list[int]]:
+) -> tuple[dict[str, Contribution], list[int]]:
     """What each member says about the prompt tokens behind those that ``sequence`` read in this step, and these tokens."""
-    parts: list[Contribution] = []
+    parts: dict[str, Contribution] = {}
     tokens: list[int] = []
     for name in logits:
         end = 0
@@ -361,7 +372,7 @@ def prompt_contributions(
             if tokens:
                 rows = logits[name][begin : begin + len(tokens)]
                 weights = [sequence.mix[name]] * len(tokens)
-                parts.append(Contribution(rows, range(len(tokens)), weights))
+                parts[name] = Contribution(rows, range(len(tokens)), weights)
     return parts, tokens
 
 
@@ -390,18 +401,43 @@ def _logprobs(drawing: list[Running], mixed: torch.Tensor, tokens: list[int]) ->
 
 
 def _reports(
-    drawing: list[Running], mixed: torch.Tensor, parts: Mapping[str, Contribution], tokens: list[int]
+    drawing: list[Running],
+    mixed: torch.Tensor,
+    parts: Mapping[str, Contribution],
+    tokens: list[int],
+    scales: Mapping[int, float],
 ) -> dict[int, TokenReport]:
     """What guidance did, for the rows that asked for it."""
     rows = [row for row, sequence in enumerate(drawing) if sequence.request.report]
     if not rows:
         return {}
-    places = {name: {row: place for place, row in enumerate(part.rows)} for name, part in parts.items()}
-    base, *rewards = parts
-    alone = parts[base].logits[[places[base][row] for row in rows]]
+    alone = _base_rows(parts, rows).to(mixed.device)
+    rewards = list(parts)[1:]
+    places = {name: {row: place for place, row in enumerate(parts[name].rows)} for name in rewards}
     weighted = [
         {name: parts[name].logits[places[name][row]] for name in rewards if row in places[name]}
         for row in rows
     ]
-    reports = token_reports(mixed[rows], alone.to(mixed.device), weighted, [tokens[row] for row in rows])
-    return dict(zip(rows, reports, strict=True))
+    chosen, left = [tokens[row] for row in rows], [scales.get(row, 1.0) for row in rows]
+    return dict(zip(rows, token_reports(mixed[rows], alone, weighted, chosen, left), strict=True))
+
+
+def _limited(
+    drawing: list[Running], mixed: torch.Tensor, parts: Mapping[str, Contribution]
+) -> tuple[torch.Tensor, dict[int, float]]:
+    """The mix with the rows that have a ``max_kl`` kept within it, and what was left of their weights."""
+    limits = {row: one.request.max_kl for row, one in enumerate(drawing)}
+    most = {row: bound for row, bound in limits.items() if bound is not None}
+    if not most:
+        return mixed, {}
+    rows = list(most)
+    kept, scales = limit(mixed[rows], _base_rows(parts, rows).to(mixed.device), list(most.values()))
+    index = torch.tensor(rows, device=mixed.device)
+    return mixed.index_copy(0, index, kept), dict(zip(rows, scales.tolist(), strict=True))
+
+
+def _base_rows(parts: Mapping[str, Contribution], rows: Sequence[int]) -> torch.Tensor:
+    """The base's logits [len(rows), vocab] for these batch rows; it is the first part."""
+    base = next(iter(parts.values()))
+    places = {row: place for place, row in enumerate(base.rows)}
+    return base.logits[[places[row] for row in rows]]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from server.engine.divergence import kl
 from server.engine.sequence import TokenLogprobs, TokenReport
 
 
@@ -27,17 +28,17 @@ def token_reports(
     base: torch.Tensor,
     rewards: Sequence[Mapping[str, torch.Tensor]],
     tokens: Sequence[int],
+    scales: Sequence[float],
 ) -> list[TokenReport]:
     """What guidance did to each row's token.
 
     Args:
         mixed, base: logits [rows, vocab] of the mix and of the base alone.
         rewards: per row, the logits [vocab] of every reward that was weighted.
+        scales: per row, what ``max_kl`` left of the weights.
     """
     guided, alone = mixed.log_softmax(-1), base.log_softmax(-1)
-    # A token that the mix rules out adds nothing, whatever the base thinks of it.
-    terms = torch.where(guided > -torch.inf, guided.exp() * (guided - alone), 0.0)
-    divergence = terms.sum(-1).clamp_min(0.0).tolist()
+    divergence = kl(guided, alone).tolist()
     base_top, mix_top = alone.argmax(-1).tolist(), guided.argmax(-1).tolist()
     return [
         TokenReport(
@@ -45,6 +46,7 @@ def token_reports(
             base_logprob=alone[row, token].item(),
             base_top=base_top[row],
             mix_top=mix_top[row],
+            scale=scales[row],
             rewards={name: z.log_softmax(-1)[token].item() for name, z in rewards[row].items()},
         )
         for row, token in enumerate(tokens)

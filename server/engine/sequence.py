@@ -108,6 +108,7 @@ class SequenceRequest:
         mix: member name → weight of its logits; missing or 0: the member is not run.
         grammar: what the response must match, if anything.
         report: whether each token comes with what guidance did to it.
+        max_kl: nats that a token's KL(mix ‖ base) may reach; beyond it that step's weights are scaled down.
     """
 
     id: str
@@ -116,6 +117,7 @@ class SequenceRequest:
     sampling: SamplingParams
     grammar: Grammar | None = None
     report: bool = False
+    max_kl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class TokenReport:
         base_top: the base's favourite token.
         mix_top: the mix's favourite token; it differs from ``base_top`` where guidance flips the arg max.
         rewards: log-prob of the token under each reward that was weighted.
+        scale: what ``max_kl`` left of the weights, 0 to 1; 1 where it does not bind.
     """
 
     kl: float
@@ -144,6 +147,7 @@ class TokenReport:
     base_top: int
     mix_top: int
     rewards: abc.Mapping[str, float]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
