@@ -28,6 +28,8 @@ REQUEST_BODIES = (
     DetokenizeRequest,
 )
 
+CHUNKS = (schema.ChatCompletionChunk,)
+
 
 def create_app(
     deployment: Deployment,
@@ -102,11 +104,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document with the bodies that ``json_body`` reads added to it."""
+    """FastAPI's document with the bodies that ``json_body`` reads and the chunks of streams added to it."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         _, definitions = models_json_schema(
-            [(model, "validation") for model in REQUEST_BODIES], ref_template="#/components/schemas/{model}"
+            [
+                *((model, "validation") for model in REQUEST_BODIES),
+                *((model, "serialization") for model in CHUNKS),
+            ],
+            ref_template="#/components/schemas/{model}",
         )
         document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
         app.openapi_schema = document

@@ -20,6 +20,7 @@ from server.api.guided import guidance_report, guided_tokens
 from server.api.logprobs import chat_logprobs
 from server.api.message import Message
 from server.api.plan import Plan
+from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import ChatCompletionRequest
 from server.api.serving import Server, Serving
 from server.api.usage import usage
@@ -53,7 +54,7 @@ Body = Annotated[ChatCompletionRequest, Depends(json_body(ChatCompletionRequest)
 @router.post(
     "/v1/chat/completions",
     response_model=None,
-    responses={200: {"model": schema.ChatCompletion}},
+    responses=streamed(schema.ChatCompletion, schema.ChatCompletionChunk) | refusals(*GENERATING),
     openapi_extra=documented(ChatCompletionRequest, EXAMPLES),
 )
 async def create(body: Body, request: Request, server: Server) -> Response:
@@ -127,6 +128,7 @@ class ChatRequest:
             kind=self._kind,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             grammar=await self._grammar(),
+            continues=bool(body.continue_final_message),
         )
 
     def message(self) -> Message:

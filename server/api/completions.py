@@ -19,6 +19,7 @@ from server.api.generation import Generation
 from server.api.guided import guidance_report, guided_tokens
 from server.api.logprobs import CompletionLogprobs
 from server.api.plan import Plan
+from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import CompletionRequest
 from server.api.serving import Server, Serving
 from server.api.usage import usage
@@ -48,7 +49,7 @@ Body = Annotated[CompletionRequest, Depends(json_body(CompletionRequest))]
 @router.post(
     "/v1/completions",
     response_model=None,
-    responses={200: {"model": schema.Completion}},
+    responses=streamed(schema.Completion, schema.Completion) | refusals(*GENERATING),
     openapi_extra=documented(CompletionRequest, EXAMPLES),
 )
 async def create(body: Body, request: Request, server: Server) -> Response:
@@ -113,6 +114,7 @@ class TextRequest:
             kind="text_completion",
             logprobs=0 if ranked and body.logprobs is None else body.logprobs,
             prompt_logprobs=0 if body.max_tokens == 0 and read is None else read,
+            continues=True,
         )
 
     async def whole(self, generation: Generation) -> Response:

@@ -74,8 +74,11 @@ class Plan:
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
         grammar: Grammar | None = None,
+        continues: bool = False,
     ) -> Prepared:
-        """The request and its sequences: ``each`` choices to a prompt, which may have ``max_tokens`` of it."""
+        """The request and its sequences: ``each`` choices to a prompt, with its ``max_tokens`` at most. An answer
+        that ``continues`` is one text with its prompt.
+        """
         from server.engine import SequenceRequest
 
         ticket = Ticket(
@@ -96,11 +99,12 @@ class Plan:
             seed = secrets.randbits(63) if self.body.seed is None else self.body.seed
             for number in range(self.each):
                 sampling = self._sampling(limit, choice_seed(seed, number), logprobs, prompt_logprobs)
-                choice = self._choice(f"{id}/{len(choices)}", len(choices), sampling)
-                choices.append(choice)
+                sequence_id = f"{id}/{len(choices)}"
+                detokenizer = self.runtime.tokenizer.detokenizer(prompt["base"] if continues else ())
+                choices.append(Choice(sequence_id, len(choices), detokenizer, self._ending(sampling)))
                 sequences.append(
                     SequenceRequest(
-                        id=choice.sequence_id,
+                        id=sequence_id,
                         prompts=prompt,
                         mix=self.guidance.mix,
                         sampling=sampling,
@@ -156,14 +160,13 @@ class Plan:
             prompt_logprobs=prompt_logprobs,
         )
 
-    def _choice(self, sequence_id: str, index: int, sampling: SamplingParams) -> Choice:
-        ending = Ending(
+    def _ending(self, sampling: SamplingParams) -> Ending:
+        return Ending(
             stops=self.body.stops,
             stop_token_ids=sampling.stop_token_ids,
             min_tokens=sampling.min_tokens,
             shown=bool(self.body.include_stop_str_in_output),
         )
-        return Choice(sequence_id, index, self.runtime.tokenizer.detokenizer(), ending)
 
 
 def choice_seed(seed: int, number: int) -> int:

@@ -23,15 +23,22 @@ emits noise.
 class Detokenizer:
     """Text of one answer as its tokens arrive.
 
-    ``decode`` maps token ids to text; ids in ``hidden`` (special tokens) have none.
+    ``decode`` maps token ids to text; ids in ``hidden`` (special tokens) have none. ``before`` are tokens of the
+    text that the answer goes on with, if it does: many decoders drop the space that a text begins with.
     """
 
-    def __init__(self, decode: Decode, hidden: Collection[int] = frozenset()) -> None:
+    def __init__(
+        self, decode: Decode, hidden: Collection[int] = frozenset(), before: Sequence[int] = ()
+    ) -> None:
         self._decode = decode
         self._hidden = hidden
-        self._tokens: list[int] = []
-        self._shown = 0  # tokens whose text is out
-        self._context = ""  # text of the tokens before ``_shown`` that are decoded again
+        kept = [token for token in before[-CONTEXT:] if token not in hidden]
+        context = decode(kept)
+        if context.endswith(REPLACEMENT):  # cut inside a character
+            kept, context = [], ""
+        self._tokens = kept
+        self._shown = len(kept)  # tokens whose text is out
+        self._context = context  # text of the tokens before ``_shown`` that are decoded again
 
     @property
     def waiting(self) -> bool:

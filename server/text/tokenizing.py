@@ -142,9 +142,9 @@ class ChatTokenizer:
         text: str = self._backend.decode(list(tokens), skip_special_tokens=True)
         return text
 
-    def detokenizer(self) -> Detokenizer:
-        """For one answer."""
-        return Detokenizer(self.decode, self.hidden)
+    def detokenizer(self, before: Sequence[int] = ()) -> Detokenizer:
+        """For one answer; ``before`` are tokens of the text it goes on with."""
+        return Detokenizer(self.decode, self.hidden, before)
 
     def _check_length(self, text: str, members: Iterable[str], param: str) -> None:
         # Megabytes of text would hold up everybody's tokenizing only to be refused afterwards.
