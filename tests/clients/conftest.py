@@ -42,7 +42,9 @@ class Process:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._first = self._lines.get(timeout=60)
-        self.url = next(word for word in self._first.split() if word.startswith("http")).rstrip(",")
+        urls = [word.rstrip(",") for word in self._first.split() if word.startswith("http")]
+        assert urls, self.rest()
+        self.url = urls[0]
 
     def wait_until_ready(self) -> "Process":
         deadline = time.monotonic() + 90

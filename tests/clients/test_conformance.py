@@ -6,12 +6,13 @@ need, so each gets an environment of its own under ``.venvs``, made once and aga
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ ENVIRONMENTS = Path(__file__).parents[2] / ".venvs"
 
 MODEL = "tiny"
 PRESETS = {"kind": {"harmless": 2.0}, "mixed": {"helpful": 0.7, "harmless": -0.4}}
-WORDS = "water the plants before the sun is high and wipe the oven with a damp cloth and some soap now"
+SENTENCE = "water the plants before the sun is high and wipe the oven with a damp cloth and some soap now"
 # Tools and calls as Qwen's and Hermes' templates write them.
 TEMPLATE = (
     "{% if tools %}<|system|>You may call:{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}<|end|>{% endif %}"
@@ -240,11 +241,20 @@ def plain_loglikelihoods(checkpoints: Mapping[str, Path]) -> dict[str, Any]:
         total = rows.gather(1, chosen[:, None]).sum().item()
         return total, bool((rows.argmax(-1) == chosen).all())
 
+    def last_words(mix: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+        """Documents after which the answer would end at once: no text, but the token counts."""
+        for *words, last in itertools.permutations(SENTENCE.split(), 3):
+            context = " ".join(words)
+            if logprobs(mix, read(f"{context} {last}"))[-1].argmax() == tokenizer.eos_token_id:
+                yield {"context": context, "choices": [f" {last}", " soap?"]}
+
     documents = []
-    for count in range(1, 25):
-        context = " ".join((WORDS.split() * 2)[count : 2 * count + 1])
+    for count in range(1, 21):
+        context = " ".join((SENTENCE.split() * 2)[count : 2 * count + 1])
         likely = {text for mix in mixes.values() if (text := greedy(mix, context))}
         documents.append({"context": context, "choices": [" the garden", " soap?", *sorted(likely)]})
+    for mix in mixes.values():
+        documents.append(next(last_words(mix)))
     answers = {
         model: [[found(mix, each["context"], choice) for choice in each["choices"]] for each in documents]
         for model, mix in mixes.items()
