@@ -75,11 +75,11 @@ def test_only_what_the_grammar_allows_is_drawn_and_its_end_ends_the_response(
 
 def test_a_stop_token_that_the_grammar_allows_is_not_shown_to_it(make_engine: Callable[..., Engine]) -> None:
     engine = make_engine()
-    sampling = SamplingParams(200, stop_token_ids=frozenset({0}), min_tokens=5)
+    sampling = SamplingParams(200, stop_token_ids=frozenset({0}), min_tokens=5, logit_bias={0: 100.0})
     engine.add(SequenceRequest("r", PROMPTS, MIX, sampling, grammar=lambda: AnyNumber([])))
     outputs = run(engine)["r"]
     assert all(50 <= output.token < 60 for output in outputs[:-1])
-    assert len(outputs) > 5
+    assert (len(outputs), outputs[-1].token, outputs[-1].finish_reason) == (6, 0, "stop")
 
 
 def test_each_answer_of_a_group_has_a_matcher_of_its_own(make_engine: Callable[..., Engine]) -> None:

@@ -68,6 +68,14 @@ def test_what_a_grammar_rules_out_cannot_be_brought_back_by_bias() -> None:
     assert logits.isfinite().nonzero()[:, 0].tolist() == [4, 8]
 
 
+def test_a_stop_token_may_be_the_one_behind_min_tokens() -> None:
+    sampling = SamplingParams(9, min_tokens=3, stop_token_ids=frozenset({0, 7}))
+    for drawn, allowed in ((2, False), (3, True)):
+        logits = torch.zeros(300)
+        adjust(logits, sampling, drawn, None, None)
+        assert bool(logits[[0, 7]].isfinite().all()) is allowed
+
+
 def test_a_stop_token_waits_for_min_tokens_unless_a_grammar_allows_nothing_else() -> None:
     sampling = SamplingParams(5, min_tokens=3, stop_token_ids=frozenset({0}))
     allowed = torch.zeros(300, dtype=torch.bool)

@@ -71,8 +71,8 @@ def test_without_tokens_to_draw_the_prompt_is_read_and_that_is_all(
 def test_a_text_as_long_as_the_context_can_be_scored(
     make_engine: Callable[..., Engine], reference: Reference
 ) -> None:
-    engine = make_engine()
-    text = [number % 300 for number in range(engine.max_context["base"])]
+    engine = make_engine(kv_tokens=256)
+    text = [number % 300 for number in range(256)]
     engine.add(reading("r", text))
     check(engine, reference, text, run(engine)["r"][0].prompt_logprobs)
 
@@ -91,15 +91,29 @@ def test_answers_to_one_prompt_share_its_log_probs(
 def test_preemption_while_a_prompt_is_read_leaves_no_trace(
     make_engine: Callable[..., Engine], reference: Reference
 ) -> None:
-    engine = make_engine(prefill_chunk=8, kv_tokens=256)
-    old = SequenceRequest("old", dict.fromkeys(MIX, TEXT[:30]), MIX, SamplingParams(160, seed=1))
-    engine.add(old)
-    engine.step()
+    engine = make_engine(prefill_chunk=8, kv_tokens=192)
+    # The old one needs a second block of 64 tokens when the other has read about half of its prompt in the remaining two.
+    start = TEXT[:50]
+    engine.add(SequenceRequest("old", dict.fromkeys(MIX, start), MIX, SamplingParams(60, seed=1)))
+    while not engine.step():
+        pass
     long = (TEXT * 3)[:120]
     engine.add(reading("r", long))
     outputs = run(engine)
-    assert len(outputs["old"]) == 160
+    assert engine.stats().preemptions == 1
+    assert len(outputs["old"]) == 59
     check(engine, reference, long, outputs["r"][0].prompt_logprobs)
+
+
+def test_members_with_different_work_still_read_a_prompt_in_step(
+    make_engine: Callable[..., Engine], reference: Reference
+) -> None:
+    engine = make_engine(prefill_chunk=8, max_step_tokens=16, max_sequences=4)
+    for name in ("first", "second"):
+        engine.add(SequenceRequest(name, {"base": TEXT[:40]}, {"base": 1.0}, SamplingParams(1)))
+    # The base's budget of a step is spent on the two before it; the rewards are free.
+    engine.add(reading("r", TEXT))
+    check(engine, reference, TEXT, run(engine)["r"][0].prompt_logprobs)
 
 
 def test_new_weights_while_a_prompt_is_read_hold_for_all_of_it(
