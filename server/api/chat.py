@@ -6,29 +6,27 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from server.api import schema, sse
 from server.api.body import documented, json_body
-from server.api.choice import FinishReason, Piece, Token
+from server.api.choice import Piece, Token
 from server.api.departure import unless_gone
 from server.api.dispatcher import Prepared
 from server.api.generation import Generation, Ticket
 from server.api.guided import guidance_report, guided_tokens
+from server.api.history import template_messages
 from server.api.logprobs import chat_logprobs
-from server.api.message import Message
+from server.api.message import Message, Reason
 from server.api.plan import Plan
 from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import ChatCompletionRequest
 from server.api.serving import Server, Serving
+from server.api.structure import Structure
 from server.api.usage import usage
 from server.errors import ApiError, InvalidRequest
-from server.text import Message as TemplateMessage
-
-if TYPE_CHECKING:
-    from server.engine import Grammar
 
 router = APIRouter()
 
@@ -72,7 +70,7 @@ class Answer:
 
     message: Message
     tokens: list[Token] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
+    finish_reason: Reason | None = None
 
 
 class ChatRequest:
@@ -100,6 +98,8 @@ class ChatRequest:
         self._request = request
         self._server = server
         _check(body)
+        self._messages = template_messages(body.messages)
+        self._structure = Structure(body)
         self._limit = _token_limit(body)
         self._plan = Plan(body, request, server, each=body.n or 1)
         self._runtime = self._plan.runtime
@@ -113,10 +113,11 @@ class ChatRequest:
     async def prepare(self) -> Prepared:
         """Tokenizes; the generation, and the sequences that the engine is to run for it."""
         body, tokenizer = self._body, self._runtime.tokenizer
-        messages = [template_message(message) for message in body.messages]
+        form = await self._structure.form(self._server, self._runtime)
         prompts = await self._server.tokenizers.run(
             lambda: tokenizer.prompts(
-                messages,
+                self._messages,
+                tools=self._structure.tools,
                 add_generation_prompt=body.add_generation_prompt is not False,
                 continue_final_message=bool(body.continue_final_message),
             )
@@ -127,13 +128,14 @@ class ChatRequest:
             id=f"{self._prefix}{secrets.token_hex(16)}",
             kind=self._kind,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            grammar=await self._grammar(),
+            grammar=form.grammar,
             continues=bool(body.continue_final_message),
+            shown=form.shown,
         )
 
     def message(self) -> Message:
         """What a choice's text is made into."""
-        return Message()
+        return self._structure.message()
 
     async def whole(self, generation: Generation) -> Response:
         """The response in one piece; a client that leaves meanwhile ends the work."""
@@ -192,10 +194,6 @@ class ChatRequest:
         except ApiError as error:
             yield sse.error_event(error)
 
-    async def _grammar(self) -> Grammar | None:
-        """What each answer has to match; the one place where that is decided."""
-        return None
-
     async def _answers(self, generation: Generation) -> list[Answer]:
         answers = [Answer(self.message()) for _ in generation.choices]
         async with aclosing(generation.pieces()) as pieces:
@@ -244,7 +242,7 @@ class ChatRequest:
         if self._body.return_token_ids:
             extra["token_ids"] = [token.id for token in tokens]
         if self._body.report == "tokens" and (tokens or always):
-            extra["guidance"] = guided_tokens(tokens, self._token_bytes)
+            extra["guidance"] = guided_tokens(tokens, self._plan.guidance, self._token_bytes)
         return extra
 
     def _guidance(self, generation: Generation) -> schema.GuidanceReport:
@@ -295,14 +293,3 @@ def _token_limit(body: ChatCompletionRequest) -> int | None:
     if old is not None and new is not None and old != new:
         raise InvalidRequest("'max_tokens' and 'max_completion_tokens' differ; send one.", param="max_tokens")
     return new if new is not None else old
-
-
-def template_message(message: schema.ChatMessage) -> TemplateMessage:
-    """What a chat template sees; it knows "system", of which "developer" is the newer name."""
-    role = "system" if message.role == "developer" else message.role
-    extra = {"name": message.name, "tool_call_id": message.tool_call_id}
-    return {
-        "role": role,
-        "content": message.text,
-        **{key: value for key, value in extra.items() if value is not None},
-    }

@@ -212,7 +212,7 @@ class TextRequest:
                 extra["prompt_token_ids"] = list(prompt.tokens)
             extra["token_ids"] = [token.id for token in answer.tokens]
         if self._body.report == "tokens":
-            extra["guidance"] = guided_tokens(answer.tokens, self._token_bytes)
+            extra["guidance"] = guided_tokens(answer.tokens, self._plan.guidance, self._token_bytes)
         return schema.CompletionChoice(
             index=index,
             text=(prompt.text if begins else "") + "".join(answer.text),

@@ -42,6 +42,7 @@ def guidance_report(generation: Generation, *, summary: bool) -> schema.Guidance
         beta=began.beta,
         changes=[change_report(generation, change) for change in generation.changes],
         cancelled=generation.cancelled,
+        **({} if began.max_kl is None else {"max_kl": began.max_kl}),
         **(_summary(generation) if summary else {}),
     )
 
@@ -68,8 +69,8 @@ def choice_changes(generation: Generation, change: Change) -> dict[str, list[sch
     }
 
 
-def guided_tokens(tokens: list[Token], token_bytes: TokenBytes) -> schema.GuidedTokens:
-    """What guidance did to each of ``tokens``, which come with their reports."""
+def guided_tokens(tokens: list[Token], guidance: Guidance, token_bytes: TokenBytes) -> schema.GuidedTokens:
+    """What ``guidance`` did to each of ``tokens``, which come with their reports."""
     return schema.GuidedTokens(
         tokens=[
             schema.GuidedToken(
@@ -78,6 +79,7 @@ def guided_tokens(tokens: list[Token], token_bytes: TokenBytes) -> schema.Guided
                 base_logprob=finite(token.report.base_logprob),
                 rewards={name: finite(logprob) for name, logprob in token.report.rewards.items()},
                 base_top=token_bytes.text(token.report.base_top),
+                **({} if guidance.max_kl is None else {"scale": token.report.scale}),
             )
             for token in tokens
             if token.report is not None

@@ -75,9 +75,10 @@ class Plan:
         prompt_logprobs: int | None = None,
         grammar: Grammar | None = None,
         continues: bool = False,
+        shown: frozenset[int] = frozenset(),
     ) -> Prepared:
         """The request and its sequences: ``each`` choices to a prompt, with its ``max_tokens`` at most. An answer
-        that ``continues`` is one text with its prompt.
+        that ``continues`` is one text with its prompt; special tokens of ``shown`` are part of an answer's text.
         """
         from server.engine import SequenceRequest
 
@@ -100,7 +101,8 @@ class Plan:
             for number in range(self.each):
                 sampling = self._sampling(limit, choice_seed(seed, number), logprobs, prompt_logprobs)
                 sequence_id = f"{id}/{len(choices)}"
-                detokenizer = self.runtime.tokenizer.detokenizer(prompt["base"] if continues else ())
+                before = prompt["base"] if continues else ()
+                detokenizer = self.runtime.tokenizer.detokenizer(before, shown=shown)
                 choices.append(Choice(sequence_id, len(choices), detokenizer, self._ending(sampling)))
                 sequences.append(
                     SequenceRequest(
@@ -110,6 +112,7 @@ class Plan:
                         sampling=sampling,
                         grammar=grammar,
                         report=self.body.report != "none",
+                        max_kl=self.guidance.max_kl,
                     )
                 )
         return Generation(ticket, choices), sequences

@@ -19,7 +19,14 @@ from transformers import PreTrainedTokenizerFast
 from server.api.serving import Phase, Serving
 from server.app import create_app
 from server.config import Deployment, read_deployment
-from server.engine import EngineDead, EngineStats, SequenceRequest, TokenOutput
+from server.engine import (
+    EngineDead,
+    EngineStats,
+    SequenceRequest,
+    TokenLogprobs,
+    TokenOutput,
+    TokenReport,
+)
 from server.runtime import Load, Runtime, load_runtime
 from server.text import ChatTokenizer
 
@@ -119,13 +126,21 @@ class ScriptedEngine:
             self._on_outputs(outputs)
 
     def _next(self, sequence_id: str) -> TokenOutput:
-        sampling = self.requests[sequence_id].sampling
+        request = self.requests[sequence_id]
+        sampling = request.sampling
         index = self._spoken[sequence_id]
+        read = None
+        if index == 0 and sampling.prompt_logprobs is not None:
+            read = (None, *(TokenLogprobs(-0.5, ()) for _ in request.prompts["base"][1:]))
+        if sampling.max_tokens == 0:
+            return TokenOutput(sequence_id, 0, -1, "length", prompt_logprobs=read)
         token = self.script[index % len(self.script)]
+        logprobs = None if sampling.logprobs is None else TokenLogprobs(-1.0 - index, ())
+        report = TokenReport(0.25, -2.0, token, token, {"helpful": -1.0}) if request.report else None
         reason = "stop" if token in sampling.stop_token_ids else None
         if reason is None and index + 1 == sampling.max_tokens:
             reason = "length"
-        return TokenOutput(sequence_id, index, token, reason)
+        return TokenOutput(sequence_id, index, token, reason, None, logprobs, read, report)
 
 
 @dataclass
@@ -148,6 +163,20 @@ class Live:
         """One request that does not stream; ``model`` and ``messages`` are filled in."""
         with self.client() as client:
             return client.post("/v1/chat/completions", json=self.body(**fields))
+
+    def complete(self, prompt: Any, **fields: Any) -> httpx.Response:
+        """One completion that does not stream."""
+        model = self.serving.deployment.model
+        with self.client() as client:
+            return client.post("/v1/completions", json={"model": model, "prompt": prompt, **fields})
+
+    def stream_completion(self, prompt: Any, **fields: Any) -> "list[dict[str, Any]]":
+        """The chunks of one streamed completion; asserts that it ended with [DONE]."""
+        response = self.complete(prompt, stream=True, **fields)
+        assert response.status_code == 200, response.text
+        chunks = [_event(line) for line in response.text.split("\n") if line.startswith("data: ")]
+        assert chunks[-1] == "[DONE]"
+        return chunks[:-1]
 
     def body(self, **fields: Any) -> dict[str, Any]:
         default = {"model": self.serving.deployment.model, "messages": [{"role": "user", "content": "hello"}]}

@@ -40,7 +40,7 @@ def test_preferences_list_rewards_methods_and_presets(real: Any) -> None:
     }
     assert listed["data"][1]["range"] == [-1.0, 3.0]
     assert [method["name"] for method in listed["methods"]] == ["genarm"]
-    assert set(listed["methods"][0]["parameters"]) == {"beta", "normalize"}
+    assert set(listed["methods"][0]["parameters"]) == {"beta", "max_kl", "normalize"}
     assert listed["presets"] == {"kind": {"harmless": 2.0}, "plain": {}}
 
 

@@ -219,7 +219,7 @@ class Change(Answer):
 
 
 class GuidanceReport(Answer):
-    """How the answer was guided: what it began with, and each change since.
+    """How the answer was guided: what it began with (``max_kl`` where it was given), and each change since.
 
     With ``guidance.report`` also what guidance did, over the tokens of all choices: KL(guided ‖ base) per token
     in nats, the share of tokens where the base's favourite is not the mix's (both null without tokens), and the
@@ -229,6 +229,7 @@ class GuidanceReport(Answer):
     method: str
     preferences: dict[str, float]
     beta: float
+    max_kl: float | None = None
     changes: list[Change]
     cancelled: bool
     mean_kl: float | None = None
@@ -239,7 +240,8 @@ class GuidanceReport(Answer):
 
 class GuidedToken(Answer):
     """What guidance did to one token: KL(guided ‖ base) in nats, log-probs under the base and each weighted
-    reward, and the token the base alone likes best.
+    reward, and the token the base alone likes best. ``scale`` is what ``guidance.max_kl`` left of the weights, where
+    it is given.
     """
 
     token: str
@@ -247,6 +249,7 @@ class GuidedToken(Answer):
     base_logprob: float
     rewards: dict[str, float]
     base_top: str
+    scale: float | None = None
 
 
 class GuidedTokens(Answer):

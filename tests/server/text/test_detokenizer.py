@@ -98,6 +98,51 @@ def test_sentencepiece_spaces_survive_the_borders() -> None:
     assert all("�" not in piece for piece in pieces)
 
 
+def sentencepiece() -> Tokenizer:
+    words = ["▁a", "▁cat", "s", "▁sat"]
+    vocab = {f"<0x{byte:02X}>": byte for byte in range(256)} | {word: 256 + i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer
+
+
+def test_an_answer_that_goes_on_with_a_text_keeps_the_space_between() -> None:
+    tokenizer = sentencepiece()
+
+    def pieces(before: list[int], hidden: frozenset[int] = frozenset()) -> list[str]:
+        detokenizer = Detokenizer(lambda ids: tokenizer.decode(list(ids)), hidden, before)
+        return [detokenizer.push(259), detokenizer.push(257), detokenizer.flush()]
+
+    assert pieces([]) == ["sat", " cat", ""]
+    assert pieces([256, 257]) == [" sat", " cat", ""]
+    assert pieces([256, 257] * 50) == [" sat", " cat", ""]
+    assert pieces([256, 65], frozenset({65})) == [" sat", " cat", ""]
+    assert pieces([65], frozenset({65})) == ["sat", " cat", ""]
+
+
+def test_a_text_that_ends_inside_a_character_swallows_nothing_of_the_answer(
+    tiny_tokenizer: PreTrainedTokenizerFast, byte_level: Callable[[Sequence[int]], str]
+) -> None:
+    start, rest = tiny_tokenizer.encode("é", add_special_tokens=False)
+    detokenizer = Detokenizer(byte_level, frozenset(), [70, start])
+    said = detokenizer.push(rest) + detokenizer.push(70) + detokenizer.flush()
+    assert said == byte_level([rest, 70])
+
+
+def test_it_waits_while_a_character_is_incomplete(
+    tiny_tokenizer: PreTrainedTokenizerFast, byte_level: Callable[[Sequence[int]], str]
+) -> None:
+    start, rest = tiny_tokenizer.encode("é", add_special_tokens=False)
+    detokenizer = Detokenizer(byte_level, frozenset({0}))
+    seen = []
+    for token in (70, start, 0, rest, 0):
+        detokenizer.push(token)
+        seen.append(detokenizer.waiting)
+    assert seen == [False, True, True, False, False]
+
+
 def test_cost_per_token_does_not_grow_with_the_answer(byte_level: Callable[[Sequence[int]], str]) -> None:
     seen: list[int] = []
 

@@ -44,6 +44,49 @@ def test_only_text_that_may_become_a_stop_is_held_back(text: str, stops: list[st
         assert not held or any(stop.startswith(held) for stop in stops)
 
 
+@given(small, stops, st.integers(0, 40), st.lists(st.integers(0, 6), max_size=20))
+@settings(max_examples=500, deadline=None)
+def test_a_stop_that_ends_before_it_counts_ends_nothing(
+    text: str, stops: list[str], unarmed: int, pieces: list[int]
+) -> None:
+    scanner = StopStrings(stops)
+    said = scanner.push(text[:unarmed], armed=False)
+    assert not scanner.hit
+    at = unarmed
+    for size in [*pieces, len(text)]:
+        said += scanner.push(text[at : at + size])
+        at += size
+    said += scanner.flush()
+    ends = [
+        (end, stop)
+        for end in range(unarmed + 1, len(text) + 1)
+        for stop in stops
+        if text[:end].endswith(stop)
+    ]
+    first = min((end for end, _ in ends), default=None)
+    longest = max((len(stop) for end, stop in ends if end == first), default=0)
+    assert scanner.hit == bool(ends)
+    # What was let through before the stop counted cannot be taken back.
+    assert said == (text if first is None else text[: first - longest])
+
+
+@given(small, stops, st.lists(st.integers(0, 6), max_size=20))
+@settings(max_examples=300, deadline=None)
+def test_a_stop_that_is_shown_is_the_end_of_the_text_and_nothing_is_held_back(
+    text: str, stops: list[str], pieces: list[int]
+) -> None:
+    scanner = StopStrings(stops, shown=True)
+    said, at = "", 0
+    for size in [*pieces, len(text)]:
+        said += scanner.push(text[at : at + size])
+        at += size
+        assert said == text[: len(said)]
+        assert scanner.hit or said == text[:at]
+    ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
+    assert scanner.hit == bool(ends)
+    assert said == (text[: ends[0]] if ends else text)
+
+
 def test_text_after_the_stop_is_never_said() -> None:
     scanner = StopStrings(["END"])
     assert scanner.push("one EN") == "one "

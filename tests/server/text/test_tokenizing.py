@@ -90,6 +90,96 @@ def test_text_that_cannot_fit_is_refused_before_it_is_tokenized(make_tokenizer: 
         tokenizer.prompts([{"role": "user", "content": "x" * 100_000}])
 
 
+def test_the_last_message_can_be_gone_on_with(make_tokenizer: Make) -> None:
+    other = make_tokenizer()
+    other.chat_template = "{% for message in messages %}({{ message.content }}){% endfor %}"
+    chat = [*CHAT, {"role": "assistant", "content": "First, le"}]
+    tokenizer = chat_tokenizer(base=make_tokenizer(), helpful=other)
+    prompts = tokenizer.prompts(chat, continue_final_message=True)
+    shown = {name: other.decode(tokens) for name, tokens in prompts.items()}
+    assert shown["base"] == "<|user|>water the plants<|end|><|assistant|>First, le"
+    assert shown["helpful"] == "(water the plants)(First, le"
+
+
+@pytest.mark.parametrize("content", ["", "e", "end", " space ", "CONTINUE"])
+def test_going_on_cuts_at_the_end_of_the_message_whatever_it_says(make_tokenizer: Make, content: str) -> None:
+    tokenizer = chat_tokenizer(base=make_tokenizer())
+    chat = [*CHAT, {"role": "assistant", "content": content}]
+    tokens = tokenizer.prompts(chat, continue_final_message=True)["base"]
+    shown = make_tokenizer().decode(tokens)
+    assert shown.rstrip() == f"<|user|>water the plants<|end|><|assistant|>{content}".rstrip()
+
+
+def test_without_a_generation_prompt_the_chat_ends_behind_its_last_message(make_tokenizer: Make) -> None:
+    base = make_tokenizer()
+    tokens = chat_tokenizer(base=base).prompts(CHAT, add_generation_prompt=False)["base"]
+    assert base.decode(tokens) == "<|user|>water the plants<|end|>"
+
+
+def test_a_template_that_does_not_show_the_last_message_cannot_go_on_with_it(make_tokenizer: Make) -> None:
+    base = make_tokenizer(chat_template="{{ messages[0].content }}")
+    chat = [*CHAT, {"role": "assistant", "content": "First"}]
+    with pytest.raises(InvalidRequest, match="could go on") as caught:
+        chat_tokenizer(base=base).prompts(chat, continue_final_message=True)
+    assert "CONTINUE" not in caught.value.message
+
+
+def with_bos(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|system|> $A", special_tokens=[("<|system|>", 2)]
+    )
+    return tokenizer
+
+
+def test_a_raw_prompt_is_read_as_the_tokenizer_reads_text(make_tokenizer: Make) -> None:
+    plain, begun = chat_tokenizer(base=make_tokenizer()), chat_tokenizer(base=with_bos(make_tokenizer()))
+    expected = tuple(make_tokenizer().encode("the kettle", add_special_tokens=False))
+    assert plain.raw_prompt("the kettle").tokens == expected
+    assert begun.raw_prompt("the kettle").tokens == (2, *expected)
+    assert begun.raw_prompt(expected).tokens == expected
+
+
+def test_an_empty_prompt_needs_a_token_to_begin_with(make_tokenizer: Make) -> None:
+    assert chat_tokenizer(base=with_bos(make_tokenizer())).raw_prompt("").tokens == (2,)
+    named = make_tokenizer()
+    named.bos_token = "<|user|>"
+    assert chat_tokenizer(base=named).raw_prompt("").tokens == (3,)
+    with pytest.raises(InvalidRequest, match="empty") as caught:
+        chat_tokenizer(base=make_tokenizer()).raw_prompt("")
+    assert caught.value.param == "prompt"
+
+
+def test_an_echo_says_where_each_token_begins(make_tokenizer: Make) -> None:
+    base = with_bos(make_tokenizer())
+    prompt = chat_tokenizer(base=base).raw_prompt("the <|user|> é kettle", echo=True)
+    assert prompt.text == "the <|user|> é kettle"
+    assert len(prompt.offsets) == len(prompt.tokens)
+    assert prompt.offsets[:2] == (0, 0)  # the tokenizer's own token is not in the text
+    user = prompt.tokens.index(3)
+    assert prompt.text[prompt.offsets[user] : prompt.offsets[user + 1]] == "<|user|>"
+    accent = base.encode("é", add_special_tokens=False)
+    at = next(i for i in range(len(prompt.tokens)) if list(prompt.tokens[i : i + 2]) == accent[-2:])
+    assert prompt.text[prompt.offsets[at]] == prompt.text[prompt.offsets[at + 1]] == "é"
+    last = [prompt.text[begin:] for begin in prompt.offsets][-1]
+    assert base.decode(prompt.tokens[-1:]) == last
+
+
+def test_an_echo_of_token_ids_is_their_text(make_tokenizer: Make) -> None:
+    base = make_tokenizer()
+    tokens = [3, *base.encode("kettle", add_special_tokens=False), 0]
+    prompt = chat_tokenizer(base=base).raw_prompt(tokens, echo=True)
+    assert prompt.text == "<|user|>kettle<|end|>"
+    assert [prompt.text[begin:] for begin in prompt.offsets][-1] == "<|end|>"
+
+
+def test_raw_text_that_cannot_fit_is_refused_before_it_is_tokenized(make_tokenizer: Make) -> None:
+    with pytest.raises(ContextLengthExceeded) as caught:
+        chat_tokenizer(base=make_tokenizer()).raw_prompt("x" * 100_000)
+    assert caught.value.param == "prompt"
+
+
 def test_all_work_runs_in_one_thread() -> None:
     async def names() -> set[str]:
         thread = TokenizerThread()
