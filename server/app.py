@@ -12,8 +12,9 @@ from pydantic.json_schema import models_json_schema
 from sse_starlette.sse import AppStatus
 from starlette.exceptions import HTTPException
 
-from server.api import chat, completions, health, models, running, schema, tokenize
+from server.api import chat, completions, health, models, responses, running, schema, tokenize
 from server.api.middleware import ApiKeys, BodyLimit, RequestId, error_response
+from server.api.schema.responses import ResponseRequest
 from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
 from server.config import Deployment
@@ -24,6 +25,7 @@ REQUEST_BODIES = (
     schema.ChatCompletionRequest,
     schema.CompletionRequest,
     schema.ChangeRequest,
+    ResponseRequest,
     TokenizeRequest,
     DetokenizeRequest,
 )
@@ -72,7 +74,7 @@ def create_app(
         "4XX": {"model": schema.ErrorBody, "description": "The request is wrong"},
         "5XX": {"model": schema.ErrorBody, "description": "The server cannot answer now"},
     }
-    for module in (chat, completions, running, models, tokenize, health):
+    for module in (chat, completions, responses, running, models, tokenize, health):
         app.include_router(module.router, responses=errors)
     app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
     app.add_middleware(ApiKeys, keys=tuple(keys))
