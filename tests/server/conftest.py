@@ -233,6 +233,22 @@ def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
+def alike(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal, fractions up to the rounding that batches of other sizes bring."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) < 1e-4
+    return bool(type(one) is type(other) and one == other)
+
+
+@pytest.fixture(scope="session", name="alike")
+def alike_fixture() -> Callable[[Any, Any], bool]:
+    return alike
+
+
 @pytest.fixture(scope="session", name="until")
 def until_fixture() -> Callable[..., None]:
     return until
