@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from server.api import schema
 from server.api.choice import FinishReason
+
+Reason = FinishReason | Literal["tool_calls"]
+"""Why a message is over: as the engine has it, or because it calls tools."""
 
 
 class Message:
@@ -19,7 +24,7 @@ class Message:
         self._content.append(text)
         return schema.Delta(content=text)
 
-    def end(self, reason: FinishReason) -> tuple[schema.Delta, FinishReason]:
+    def end(self, reason: FinishReason) -> tuple[schema.Delta, Reason]:
         """What the end of the text adds, and why the message is over."""
         return schema.Delta(), reason
 

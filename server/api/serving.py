@@ -23,6 +23,7 @@ from server.config import Deployment
 from server.errors import ApiError, Unavailable
 from server.metrics import Metrics
 from server.runtime import Load, Runtime
+from server.structured import GrammarCompiler
 from server.text import TokenizerThread
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class Serving:
         self._runtime: Runtime | None = None
         self._dispatcher: Dispatcher | None = None
         self._tokenizers: TokenizerThread | None = None
+        self._grammars: GrammarCompiler | None = None
 
     def begin(self) -> None:
         """Starts to load in the background; call it on the event loop."""
@@ -100,6 +102,8 @@ class Serving:
         self.dispatcher.detach()
         if self._tokenizers is not None:
             self._tokenizers.stop()
+        if self._grammars is not None:
+            self._grammars.stop()
 
     async def drain(self, seconds: float) -> None:
         """Takes no new requests; returns when the running ones have ended, at the latest after ``seconds``."""
@@ -122,6 +126,15 @@ class Serving:
         """The thread that tokenizes; there from ``begin`` on."""
         assert self._tokenizers is not None, "begin() comes first"
         return self._tokenizers
+
+    @property
+    def grammars(self) -> GrammarCompiler:
+        """What compiles the forms that answers must have; raises Unavailable before models are loaded."""
+        if self._grammars is None:
+            runtime = self.runtime
+            vocabulary = runtime.tokenizer.vocabulary(runtime.vocab_size, runtime.eos_ids)
+            self._grammars = GrammarCompiler(vocabulary)
+        return self._grammars
 
     @property
     def runtime(self) -> Runtime:

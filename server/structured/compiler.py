@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from server.errors import InvalidRequest, Unavailable, clip
 from server.structured.matcher import MatchError, TokenMatcher
@@ -15,6 +15,8 @@ from server.structured.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
+
+T = TypeVar("T")
 
 KEPT = 64
 """Compiled grammars that are kept, the ones used last."""
@@ -61,6 +63,19 @@ class GrammarCompiler:
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return partial(_matcher, compiled, self.vocabulary, ends)
+
+    async def run(self, work: Callable[[], T], *, param: str) -> T:
+        """The result of ``work()``, which makes grammars or asks the vocabulary, in the thread that compiles.
+
+        Raises:
+            InvalidRequest: the tokenizer cannot be used; ``param`` is the field that asks for it.
+        """
+
+        def prepared() -> T:
+            _prepare(self.vocabulary, param)
+            return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._worker, prepared)
 
     def stop(self) -> None:
         """Drops what has not begun; returns at once."""

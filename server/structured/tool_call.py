@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,14 +12,6 @@ class ToolCall:
     id: str
     name: str
     arguments: str
-
-    def shown(self, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
-        """The call as a chat template gets it, with ``arguments`` in the form that the template wants."""
-        return {
-            "id": self.id,
-            "type": "function",
-            "function": {"name": self.name, "arguments": arguments},
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from enum import Enum
 from itertools import takewhile
 from typing import Any, Protocol
 
+from server.structured.call_style import SHORT_ID, CallStyle
 from server.structured.tool_call import ToolCall
 
 NAME = re.compile(r"[a-zA-Z0-9_-]+")
@@ -27,14 +28,18 @@ NAME = re.compile(r"[a-zA-Z0-9_-]+")
 ID_CHARACTERS = "[a-zA-Z0-9_]"
 """What a call's id is made of, as a regular expression."""
 
-LONG_ID, SHORT_ID = 24, 9
-"""Characters of a call's id behind ``call_``, as OpenAI has them; and of a whole id where a template takes no longer ones."""
+LONG_ID = 24
+"""Characters of a call's id behind ``call_``, as OpenAI has them."""
 
 TEXT = "\u2603plain\u2603"
 NAMES = ("sentinel_one", "sentinel_two")
 ARGUMENTS: tuple[dict[str, Any], ...] = ({"sentinel_key": "one\"'\\"}, {"sentinel_key": "two\"'\\"})
 QUESTION = {"role": "user", "content": "sentinel question"}
 """What the rendered conversation says. A template has no snowmen; one that writes something like JSON trips over quotes."""
+
+
+STYLES = tuple(CallStyle(short, text) for text in (False, True) for short in (False, True))
+"""All styles, the most common first."""
 
 
 class FormatError(ValueError):
@@ -74,16 +79,14 @@ class ToolFormat:
         middle: between a name and its arguments.
         next: from a call's arguments to the next call's name; None where an answer has one call at most.
         last: behind the last call's arguments.
-        short_ids: whether the template insists on ids of nine letters and digits.
-        text_arguments: whether it wants arguments as JSON text, not as an object.
+        style: how the template wants earlier calls.
     """
 
     first: Pattern
     middle: Pattern
     next: Pattern | None
     last: Pattern
-    short_ids: bool = False
-    text_arguments: bool = False
+    style: CallStyle = STYLES[0]
 
     @classmethod
     def derive(cls, render: Render, ends: Sequence[str]) -> ToolFormat:
@@ -94,12 +97,10 @@ class ToolFormat:
         """
         if not shows_tools(render):
             raise FormatError("the chat template of the served model does not show tools")
-        for text_arguments in (False, True):
-            for short_ids in (False, True):
-                probe = _Probe(render, ends, short_ids=short_ids, text_arguments=text_arguments)
-                found = probe.format()
-                if found is not None:
-                    return found
+        for style in STYLES:
+            found = _Probe(render, ends, style).format()
+            if found is not None:
+                return found
         raise FormatError(
             "the chat template of the served model writes tool calls in a form this server cannot read"
         )
@@ -123,17 +124,13 @@ class ToolFormat:
     @property
     def id_length(self) -> int:
         """Characters of a call's id."""
-        return SHORT_ID if self.short_ids else len("call_") + LONG_ID
+        return SHORT_ID if self.style.short_ids else len("call_") + LONG_ID
 
     def new_id(self) -> str:
         """An id for a call."""
         alphabet = string.ascii_letters + string.digits
-        start = "" if self.short_ids else "call_"
+        start = "" if self.style.short_ids else "call_"
         return start + "".join(secrets.choice(alphabet) for _ in range(self.id_length - len(start)))
-
-    def shown(self, call: ToolCall) -> dict[str, Any]:
-        """``call`` as the template gets it."""
-        return call.shown(call.arguments if self.text_arguments else json.loads(call.arguments))
 
     def write(self, calls: Sequence[ToolCall]) -> str:
         """``calls`` as the model writes them."""
@@ -156,24 +153,25 @@ def shows_tools(render: Render) -> bool:
     return "sentinel_shown" in text
 
 
-def shows_calls(render: Render, *, text_arguments: bool, short_ids: bool) -> bool:
-    """Whether a template writes calls of earlier answers, given in this form, into its prompt."""
-    probe = _Probe(render, (), short_ids=short_ids, text_arguments=text_arguments)
-    try:
-        text = probe.rendered([*_calls(1, probe)])
-    except Exception:
-        return False
-    return NAMES[0] in text and "sentinel_key" in text
+def call_style(render: Render) -> CallStyle | None:
+    """How a template wants the calls of earlier answers; None where it does not show them."""
+    for style in STYLES:
+        try:
+            text = _Probe(render, (), style).rendered(_calls(1, style))
+        except Exception:  # it does not take them like this
+            continue
+        if NAMES[0] in text and "sentinel_key" in text and _json_span(text, 0, ARGUMENTS[0]):
+            return style
+    return None
 
 
 class _Probe:
     """One way to give a template calls, and what it makes of them."""
 
-    def __init__(self, render: Render, ends: Sequence[str], *, short_ids: bool, text_arguments: bool) -> None:
+    def __init__(self, render: Render, ends: Sequence[str], style: CallStyle) -> None:
         self._render = render
         self._ends = ends
-        self.short_ids = short_ids
-        self.text_arguments = text_arguments
+        self._style = style
 
     def format(self) -> ToolFormat | None:
         """What is found with this way; None when it does not work."""
@@ -191,16 +189,13 @@ class _Probe:
         """The conversation with an answer that makes ``calls``."""
         answer: dict[str, Any] = {"role": "assistant", "content": content}
         if calls:
-            answer["tool_calls"] = [
-                call.shown(call.arguments if self.text_arguments else json.loads(call.arguments))
-                for call in calls
-            ]
+            answer["tool_calls"] = [self._style.call(call) for call in calls]
         tools = [_tool(name) for name in NAMES]
         return self._render([QUESTION, answer], tools=tools, add_generation_prompt=False)
 
     def _body(self, count: int) -> str:
         """What the answer itself is: what differs from an answer of plain text, up to the token that ends it."""
-        plain, called = self.rendered([], TEXT), self.rendered(_calls(count, self))
+        plain, called = self.rendered([], TEXT), self.rendered(_calls(count, self._style))
         begin = _common(plain, called)
         behind = _common(plain[begin:][::-1], called[begin:][::-1])
         body = called[begin : len(called) - behind]
@@ -208,7 +203,7 @@ class _Probe:
         return body[: min(cut)] if cut else body
 
     def _read(self, one: str, two: str | None) -> ToolFormat | None:
-        first_id, second_id = (call.id for call in _calls(2, self))
+        first_id, second_id = (call.id for call in _calls(2, self._style))
         single = _pieces(one, 1)
         if single is None:
             return None
@@ -223,7 +218,7 @@ class _Probe:
                 follow = _pattern(double[2], {first_id: Slot.ID, second_id: Slot.NEXT_ID})
         if not literal_start(first).strip() or not _readable(first, middle, follow):
             return None
-        return ToolFormat(first, middle, follow, last, self.short_ids, self.text_arguments)
+        return ToolFormat(first, middle, follow, last, self._style)
 
 
 def _common(left: str, right: str) -> int:
@@ -286,8 +281,8 @@ def literal_start(pattern: Pattern) -> str:
     return pattern[0] if pattern and isinstance(pattern[0], str) else ""
 
 
-def _calls(count: int, probe: _Probe) -> list[ToolCall]:
-    ids = ("sentinel1", "sentinel2") if probe.short_ids else ("call_sentinel_id_one", "call_sentinel_id_two")
+def _calls(count: int, style: CallStyle) -> list[ToolCall]:
+    ids = ("sentinel1", "sentinel2") if style.short_ids else ("call_sentinel_id_one", "call_sentinel_id_two")
     return [ToolCall(ids[i], NAMES[i], json.dumps(ARGUMENTS[i])) for i in range(count)]
 
 

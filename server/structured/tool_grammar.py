@@ -56,9 +56,14 @@ class ToolChoice:
 
 
 def tool_grammar(
-    format: ToolFormat, tools: Sequence[Tool], choice: ToolChoice, vocabulary: Vocabulary
+    format: ToolFormat,
+    tools: Sequence[Tool],
+    choice: ToolChoice,
+    vocabulary: Vocabulary,
+    content: Mapping[str, Any] | None = None,
 ) -> str:
-    """The Lark grammar of answers that make calls as ``choice`` has it. Not on the event loop: it needs the vocabulary.
+    """The Lark grammar of answers that make calls as ``choice`` has it; with ``content``, those that make none are JSON of
+    this schema. Not on the event loop: it needs the vocabulary.
 
     Raises:
         InvalidRequest: a function's schema cannot be used.
@@ -66,7 +71,9 @@ def tool_grammar(
     rules = _Rules(vocabulary, format.id_length)
     call = _call(format, tools, choice, rules)
     lines = ["%llguidance {}"]
-    if choice.mode == "auto":
+    if choice.mode == "auto" and content is not None:
+        lines.append(f"start: {embedded(content)} | {rules.pattern(format.opening)} {call}")
+    elif choice.mode == "auto":
         lines += _free(format, call, rules)
     else:
         lines.append(f"start: {rules.pattern(format.first)} {call}")
@@ -148,3 +155,10 @@ def _free(format: ToolFormat, call: str, rules: _Rules) -> list[str]:
 def _escaped(text: str) -> str:
     """``text`` within a regular expression between slashes."""
     return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in text)
+
+
+def format_marks(format: ToolFormat, vocabulary: Vocabulary) -> frozenset[int]:
+    """The marks that calls are written with: a reader of calls has to see their text."""
+    patterns = (format.first, format.middle, format.next or (), format.last)
+    texts = [part for pattern in patterns for part in pattern if isinstance(part, str)]
+    return frozenset(part for text in texts for part in vocabulary.split(text) if isinstance(part, int))

@@ -22,15 +22,16 @@ class ToolReader:
     Args:
         format: how the calls are written.
         forced: whether the answer is calls and nothing else.
+        opening: whether calls can only open the answer, even where the format announces them.
     """
 
-    def __init__(self, format: ToolFormat, *, forced: bool) -> None:
+    def __init__(self, format: ToolFormat, *, forced: bool, opening: bool = False) -> None:
         self.calls = 0
         self.complete = False
         """Whether the last call is written to its end."""
         self._format = format
         self._forced = forced
-        self._marker = None if forced else format.marker
+        self._marker = None if forced or opening else format.marker
         self._first = format.first if forced else format.opening
         self._arguments = _JsonObject()
         self._text = ""  # what is not understood yet
@@ -49,7 +50,9 @@ class ToolReader:
     def flush(self) -> list[Event]:
         """The rest, the answer being over. A call that is torn off before its name is no content either."""
         rest, self._text = self._text, ""
-        torn = self.calls or self._forced or (self._step == self._open and self._marker is not None)
+        marker = self._format.marker
+        announced = self._step == self._open and marker is not None and rest.startswith(marker)
+        torn = self.calls or self._forced or announced
         return [] if torn or not rest else [Content(rest)]
 
     def _speak(self) -> list[Event]:

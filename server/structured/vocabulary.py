@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ class Vocabulary:
     """Which bytes each token stands for, and which tokens are none but marks.
 
     Args:
-        tokenizer: the base's tokenizer as its tokenizer.json.
+        tokenizer: gives the base's tokenizer as its tokenizer.json; called once, when it is needed first.
         size: token ids are below this; ids that the tokenizer does not know are never allowed.
         ends: tokens that end an answer.
         added: text of the tokens that stand beside the ordinary ones, by id.
@@ -24,14 +24,12 @@ class Vocabulary:
 
     def __init__(
         self,
-        tokenizer: str,
+        tokenizer: Callable[[], str],
         size: int,
         ends: frozenset[int],
         added: Mapping[int, str],
         hidden: frozenset[int] = frozenset(),
     ) -> None:
-        if not ends:
-            raise ValueError("a vocabulary needs a token that ends an answer")
         self.size = size
         self.ends = ends
         self.hidden = hidden
@@ -42,12 +40,18 @@ class Vocabulary:
 
     @property
     def tokens(self) -> LLTokenizer:
-        """llguidance's view. The first use makes it, which takes up to a second for large vocabularies."""
+        """llguidance's view. The first use makes it, which takes up to a second for large vocabularies.
+
+        Raises:
+            ValueError: the tokenizer is of a kind that it does not know, or no token ends an answer.
+        """
+        if not self.ends:
+            raise ValueError("no token ends an answer")
         with self._making:
             if self._tokens is None:
                 from llguidance import LLTokenizer
 
-                self._tokens = LLTokenizer(self._tokenizer, n_vocab=self.size, eos_token=sorted(self.ends))
+                self._tokens = LLTokenizer(self._tokenizer(), n_vocab=self.size, eos_token=sorted(self.ends))
             return self._tokens
 
     @property

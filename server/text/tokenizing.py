@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jinja2 import TemplateError
 
 from server.errors import ContextLengthExceeded, InvalidRequest, clip
+from server.structured import CallStyle, FormatError, ToolFormat, Vocabulary, call_style
 from server.text.codec import Codec
 from server.text.detokenizer import Detokenizer
 from server.text.raw_prompt import RawPrompt, offsets
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
-"""One message as a chat template sees it: role, content and what else the client gave."""
+"""One message as a chat template sees it: role, content and what else the client gave. ``tool_calls`` are ``ToolCall``
+objects, which become what each template wants.
+"""
+
+Tool = Mapping[str, Any]
+"""A tool as a chat template sees it, in OpenAI's form."""
 
 Prompts = Mapping[str, tuple[int, ...]]
 """Prompt token ids by member name; members that read the same tokens share one tuple."""
@@ -67,6 +74,7 @@ class ChatTokenizer:
         self.hidden = frozenset(
             token for token, added in self._base.added_tokens_decoder.items() if added.special
         )
+        self._tool_format: ToolFormat | FormatError | None = None
         for reader, _ in self._readers:
             reader.tokenizer.backend_tokenizer.no_truncation()
             reader.tokenizer.backend_tokenizer.no_padding()
@@ -80,10 +88,14 @@ class ChatTokenizer:
         self,
         messages: Sequence[Message],
         *,
+        tools: Sequence[Tool] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> Prompts:
         """Every member's prompt. Call it in the tokenizer thread.
+
+        A reward whose template does not show ``tools`` reads none; calls of earlier answers, which it may not show
+        either, it reads as the base wrote them.
 
         It ends with what the template puts before an answer (``add_generation_prompt``), or inside the last
         message, which the answer goes on with (``continue_final_message``), or behind it.
@@ -95,7 +107,8 @@ class ChatTokenizer:
         prompts: dict[str, tuple[int, ...]] = {}
         for reader, members in self._readers:
             text = reader.render(
-                messages,
+                self._readable(messages, reader),
+                tools=tools,
                 add_generation_prompt=add_generation_prompt and not continue_final_message,
                 continue_final_message=continue_final_message,
             )
@@ -142,9 +155,57 @@ class ChatTokenizer:
         text: str = self._backend.decode(list(tokens), skip_special_tokens=True)
         return text
 
-    def detokenizer(self, before: Sequence[int] = ()) -> Detokenizer:
-        """For one answer; ``before`` are tokens of the text it goes on with."""
-        return Detokenizer(self.decode, self.hidden, before)
+    def detokenizer(self, before: Sequence[int] = (), *, shown: frozenset[int] = frozenset()) -> Detokenizer:
+        """For one answer; ``before`` are tokens of the text it goes on with. The special tokens of ``shown`` are spelled
+        out in it.
+        """
+        if not shown:
+            return Detokenizer(self.decode, self.hidden, before)
+        return Detokenizer(self.codec.decode, self.hidden - shown, before)
+
+    def vocabulary(self, size: int, ends: frozenset[int]) -> Vocabulary:
+        """The base's tokens as grammars see them; ids are below ``size``, and ``ends`` end an answer."""
+        added = {token: entry.content for token, entry in self._base.added_tokens_decoder.items()}
+        return Vocabulary(self._backend.to_str, size, ends, added, self.hidden)
+
+    def tool_format(self, ends: Sequence[str]) -> ToolFormat:
+        """How the base writes tool calls; ``ends`` are the texts of the tokens that end an answer. Call it in the
+        tokenizer thread.
+
+        Raises:
+            FormatError: its template shows no tools or writes calls that cannot be read back.
+        """
+        if self._tool_format is None:
+            reader, _ = self._readers[0]
+            try:
+                self._tool_format = ToolFormat.derive(reader.sketch, ends)
+            except FormatError as error:
+                self._tool_format = error
+        if isinstance(self._tool_format, FormatError):
+            raise FormatError(*self._tool_format.args)
+        return self._tool_format
+
+    def _readable(self, messages: Sequence[Message], reader: _Reader) -> Sequence[Message]:
+        """``messages`` with their tool calls in the way that the reader's template shows them."""
+        if not any(message.get("tool_calls") or message.get("tool_call_id") for message in messages):
+            return messages
+        if reader.call_style is not None:
+            return [reader.call_style.message(message) for message in messages]
+        called = any(message.get("tool_calls") for message in messages)
+        is_base = reader is self._readers[0][0]
+        if called and (is_base or not isinstance(self._tool_format, ToolFormat)):
+            raise InvalidRequest(
+                f"The chat template of '{reader.name}' does not show tool calls.", param="messages"
+            )
+        return [self._spelled(message) for message in messages]
+
+    def _spelled(self, message: Message) -> Message:
+        """A message whose calls are part of its content."""
+        calls = message.get("tool_calls")
+        if not calls or not isinstance(self._tool_format, ToolFormat):
+            return message
+        kept = {key: value for key, value in message.items() if key != "tool_calls"}
+        return {**kept, "content": message["content"] + self._tool_format.write(calls)}
 
     def _check_length(self, text: str, members: Iterable[str], param: str) -> None:
         # Megabytes of text would hold up everybody's tokenizing only to be refused afterwards.
@@ -158,23 +219,61 @@ class ChatTokenizer:
 
 
 class _Reader:
-    """One way to read a chat: a template and the tokenizer that goes with it."""
+    """One way to read a chat: a template, one for chats with tools, which is mostly the same, and the tokenizer that goes
+    with them.
+    """
 
-    def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase, template: str | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str | None,
+        tool_template: str | None,
+    ) -> None:
         self.name = name
         self.tokenizer = tokenizer
         self.template = template
+        self.tool_template = tool_template
+
+    @cached_property
+    def call_style(self) -> CallStyle | None:
+        """How the template wants the calls of earlier answers; None where it does not show them."""
+        return call_style(self.sketch)
+
+    def sketch(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None,
+        add_generation_prompt: bool,
+        continue_final_message: bool = False,
+    ) -> str:
+        """What the template makes of them; raises whatever the template does."""
+        text: str = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tools=None if tools is None else [dict(tool) for tool in tools],
+            chat_template=self.tool_template if tools else self.template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+        return text
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
     ) -> str:
+        """The same for a client, who is told what the template refuses."""
         if self.template is None:
             raise InvalidRequest("The served model has no chat template.", param="messages")
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                chat_template=self.template,
-                tokenize=False,
+            return self.sketch(
+                messages,
+                tools=tools,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
             )
@@ -184,7 +283,6 @@ class _Reader:
             if continue_final_message and isinstance(error, ValueError):
                 raise self._refusal("it does not show the last one so that it could go on") from error
             raise self._refusal("it failed on them") from error
-        return text
 
     def encode(self, text: str) -> tuple[int, ...]:
         # The template writes special tokens itself; adding them again would double the first one.
@@ -201,18 +299,20 @@ def _readers(
 ) -> tuple[tuple[_Reader, tuple[str, ...]], ...]:
     """Members grouped by how they read, the base's group first."""
     groups: dict[tuple[object, ...], tuple[_Reader, list[str]]] = {}
-    base_template = _template(tokenizers["base"])
+    base_templates = _templates(tokenizers["base"])
     for name in ("base", *(name for name in tokenizers if name != "base")):
         tokenizer = tokenizers[name]
-        template = _template(tokenizer) or base_template
+        own = _templates(tokenizer)
+        templates = base_templates if own[0] is None else own
         variables = tuple(sorted((key, str(token)) for key, token in tokenizer.special_tokens_map.items()))
-        key = (template, variables, tokenizer.backend_tokenizer.to_str())
-        groups.setdefault(key, (_Reader(name, tokenizer, template), []))[1].append(name)
+        key = (templates, variables, tokenizer.backend_tokenizer.to_str())
+        groups.setdefault(key, (_Reader(name, tokenizer, *templates), []))[1].append(name)
     return tuple((reader, tuple(names)) for reader, names in groups.values())
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+def _templates(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, str | None]:
+    """The tokenizer's template for chats, and the one for chats with tools."""
     template: str | dict[str, str] | None = tokenizer.chat_template
     if isinstance(template, dict):
-        return template.get("default")
-    return template
+        return template.get("default"), template.get("tool_use", template.get("default"))
+    return template, template

@@ -53,11 +53,23 @@ from server.api.schema.running import (
     ChoiceState,
     RunningState,
 )
+from server.api.schema.structure import (
+    CalledFunction,
+    CalledFunctionDelta,
+    ResponseFormat,
+    SaidToolCall,
+    ToolCall,
+    ToolCallDelta,
+    ToolChoice,
+    ToolDefinition,
+)
 
 __all__ = [
     "Answer",
     "AnswerMessage",
     "Body",
+    "CalledFunction",
+    "CalledFunctionDelta",
     "Cancelled",
     "Change",
     "ChangeRequest",
@@ -89,12 +101,18 @@ __all__ = [
     "Only",
     "Preferences",
     "PromptTokensDetails",
+    "ResponseFormat",
     "RunningState",
+    "SaidToolCall",
     "SamplingFields",
     "Stops",
     "StreamOptions",
     "TextPart",
     "TokenId",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolChoice",
+    "ToolDefinition",
     "TopLogprob",
     "Usage",
 ]

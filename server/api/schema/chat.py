@@ -17,17 +17,29 @@ from server.api.schema.common import (
     SamplingFields,
     Usage,
 )
+from server.api.schema.structure import (
+    MAX_TOOLS,
+    ResponseFormat,
+    SaidToolCall,
+    ToolCall,
+    ToolCallDelta,
+    ToolChoices,
+    ToolDefinition,
+)
 
 
 class ChatMessage(Body):
-    """One message of a chat. ``name`` and ``tool_call_id`` reach the chat template, which may show them."""
+    """One message of a chat. ``name`` and ``tool_call_id`` reach the chat template, which may show them. The content may
+    be null where the assistant made tool calls. OpenAI's client adds ``parsed`` to what it sends back; it says the same.
+    """
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
-    content: Content
+    content: Content | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
     refusal: Annotated[Any, Only()] = None
-    tool_calls: Annotated[Any, Only([])] = None
+    tool_calls: Annotated[tuple[SaidToolCall, ...], Field(max_length=MAX_TOOLS)] | None = None
+    parsed: Any = None
     function_call: Annotated[Any, Only()] = None
     audio: Annotated[Any, Only()] = None
     annotations: Annotated[Any, Only([])] = None
@@ -35,6 +47,8 @@ class ChatMessage(Body):
     @property
     def text(self) -> str:
         """The content as one string; parts are joined by a line break."""
+        if self.content is None:
+            return ""
         if isinstance(self.content, str):
             return self.content
         return "\n".join(part.text for part in self.content)
@@ -52,13 +66,12 @@ class ChatCompletionRequest(SamplingFields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 
-    # Accepted because clients send it; it does not change the answer.
-    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[tuple[ToolDefinition, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoices | None = None
+    parallel_tool_calls: Annotated[bool, Field(description="false: one call at most")] | None = None
 
     # Would change the answer and are not offered.
-    response_format: Annotated[Any, Only({"type": "text"})] = None
-    tools: Annotated[Any, Only([])] = None
-    tool_choice: Annotated[Any, Only("none")] = None
     functions: Annotated[Any, Only([])] = None
     function_call: Annotated[Any, Only("none")] = None
     modalities: Annotated[Any, Only(["text"])] = None
@@ -94,11 +107,12 @@ class ChatLogprobs(Answer):
 
 
 class AnswerMessage(Answer):
-    """The whole answer."""
+    """The whole answer; the content is null where it is tool calls and nothing else."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[ToolCall] | None = None
 
 
 class ChatChoice(Answer):
@@ -107,7 +121,7 @@ class ChatChoice(Answer):
     index: int
     message: AnswerMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     token_ids: list[int] | None = None
     guidance: GuidedTokens | None = None
 
@@ -132,6 +146,7 @@ class Delta(Answer):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(Answer):
@@ -140,7 +155,7 @@ class ChunkChoice(Answer):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
     token_ids: list[int] | None = None
     guidance: GuidedTokens | None = None
 

@@ -90,7 +90,7 @@ def make_vocabulary(make_tokenizer: Callable[..., PreTrainedTokenizerFast]) -> C
         tokenizer.add_special_tokens([AddedToken(text, special=True) for text in hidden])
         added = tokenizer.get_added_tokens_decoder()
         return Vocabulary(
-            tokenizer.to_str(),
+            tokenizer.to_str,
             size,
             frozenset({0}),
             {token: text.content for token, text in added.items()},

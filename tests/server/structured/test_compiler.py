@@ -90,6 +90,6 @@ def test_compiling_holds_neither_the_event_loop_nor_its_caller_for_ever(
 
 
 def test_a_tokenizer_that_grammars_cannot_use_is_a_refusal(compile: Compile) -> None:
-    broken = Vocabulary(json.dumps({"model": {}}), 10, frozenset({0}), {})
+    broken = Vocabulary(lambda: json.dumps({"model": {}}), 10, frozenset({0}), {})
     with pytest.raises(InvalidRequest, match="tokenizer"):
         compile(json_object(), broken)

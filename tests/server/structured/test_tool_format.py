@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from server.structured import FormatError, ToolCall, ToolFormat
-from server.structured.tool_format import Render, Slot, shows_calls, shows_tools
+from server.structured import CallStyle, FormatError, ToolCall, ToolFormat
+from server.structured.tool_format import Render, Slot, call_style, shows_tools
 
 TOOLLESS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 
@@ -24,14 +24,14 @@ def test_the_format_is_what_the_template_writes(formats: Mapping[str, ToolFormat
         middle=('", "arguments": ',),
         next=(', "id": "', Slot.ID, '"}, {"name": "'),
         last=(', "id": "', Slot.ID, '"}]'),
-        short_ids=True,
+        style=CallStyle(short_ids=True),
     )
     assert formats["named"] == ToolFormat(
         first=("<function=",),
         middle=(">",),
         next=("</function><function=",),
         last=("</function>",),
-        text_arguments=True,
+        style=CallStyle(text_arguments=True),
     )
 
 
@@ -62,7 +62,7 @@ def test_calls_written_are_calls_rendered(
             calls.append(ToolCall(format.new_id(), "add", '{"a": 1, "b": [2]}'))
         messages = [
             {"role": "user", "content": "hi"},
-            {"role": "assistant", "content": "", "tool_calls": [format.shown(call) for call in calls]},
+            {"role": "assistant", "content": "", "tool_calls": [format.style.call(call) for call in calls]},
         ]
         text = rendering(styles[name])(messages, tools=None, add_generation_prompt=False)
         assert format.write(calls) in text
@@ -96,13 +96,29 @@ def test_a_template_whose_calls_cannot_be_read_back_is_told_apart(
 
 
 def test_what_a_template_shows_is_seen(rendering: Callable[[str], Render], styles: Mapping[str, str]) -> None:
-    form: dict[str, Any] = {"text_arguments": False, "short_ids": False}
     assert shows_tools(rendering(styles["tagged"]))
-    assert shows_calls(rendering(styles["tagged"]), **form)
     assert not shows_tools(rendering(TOOLLESS))
-    assert not shows_calls(rendering(TOOLLESS), **form)
-    assert not shows_calls(rendering(styles["listed"]), **form)
-    assert shows_calls(rendering(styles["listed"]), **form | {"short_ids": True})
+    assert {name: call_style(rendering(template)) for name, template in styles.items()} == {
+        "tagged": CallStyle(),
+        "bare": CallStyle(),
+        "listed": CallStyle(short_ids=True),
+        "named": CallStyle(text_arguments=True),
+    }
+    assert call_style(rendering(TOOLLESS)) is None
+
+
+def test_calls_and_results_keep_their_ids_together() -> None:
+    call = ToolCall("call_0123456789abcdefghijklmn", "f", "{}")
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call.id},
+    ]
+    for style, length in ((CallStyle(), 29), (CallStyle(short_ids=True), 9)):
+        said, result = map(style.message, messages)
+        assert said["tool_calls"][0]["id"] == result["tool_call_id"]
+        assert len(result["tool_call_id"]) == length
+    assert CallStyle(short_ids=True).id("abcdefghi") == "abcdefghi"
+    assert messages[0]["tool_calls"] == [call]
 
 
 def test_white_space_before_the_first_call_is_kept_apart(rendering: Callable[[str], Render]) -> None:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.structured import ArgumentsPiece, CallBegun, Content, Event, ToolCall, ToolFormat, ToolReader
+from server.structured import (
+    ArgumentsPiece,
+    CallBegun,
+    CallStyle,
+    Content,
+    Event,
+    ToolCall,
+    ToolFormat,
+    ToolReader,
+)
 from server.structured.tool_format import Slot
 
 FORMATS = {
@@ -24,7 +33,7 @@ FORMATS = {
         ('", "arguments": ',),
         (', "id": "', Slot.ID, '"}, {"name": "'),
         (', "id": "', Slot.ID, '"}]'),
-        short_ids=True,
+        style=CallStyle(short_ids=True),
     ),
 }
 PIECES = st.sampled_from(

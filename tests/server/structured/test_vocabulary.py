@@ -22,6 +22,6 @@ def test_the_ends_have_a_text(vocabulary: Vocabulary) -> None:
     assert vocabulary.end_texts == ("<|end|>",)
 
 
-def test_a_vocabulary_without_an_end_is_refused() -> None:
+def test_a_vocabulary_without_an_end_is_refused_when_it_is_used() -> None:
     with pytest.raises(ValueError, match="ends"):
-        Vocabulary("{}", 10, frozenset(), {})
+        _ = Vocabulary(lambda: "{}", 10, frozenset(), {}).tokens
