@@ -57,7 +57,7 @@ def parse(model: type[M], body: bytes) -> M:
 
 
 def _complaint(error: ErrorDetails) -> InvalidRequest:
-    kind, message = error["type"], error["msg"]
+    kind, message = error["type"], error["msg"].replace("Tuple", "List").replace("tuple", "list")
     param = _path(error["loc"])
     if kind == "json_invalid":
         return InvalidRequest(f"The body is not valid JSON: {error['ctx']['error']}.", code="invalid_json")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import pytest
 
 
 def references(node: Any) -> set[str]:
@@ -68,3 +69,15 @@ def test_errors_are_documented_as_400_and_not_as_422(real: Any) -> None:
             assert "422" not in operation["responses"], (method, path)
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert "4XX" in document["paths"]["/v1/chat/completions"]["post"]["responses"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_what_generates_documents_its_refusals_and_its_stream(real: Any, path: str) -> None:
+    document = get(real, "/openapi.json").json()
+    responses = document["paths"][path]["post"]["responses"]
+    for status in ("400", "401", "404", "413", "415", "429", "503"):
+        schema = responses[status]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+        assert ("Retry-After" in responses[status].get("headers", {})) == (status in ("429", "503"))
+    assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert set(document["paths"][f"{path}/{{id}}"]) == {"get", "patch", "delete"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.api.schema import ChangeRequest, ChatCompletionRequest
+from server.api.schema import ChangeRequest, ChatCompletionRequest, CompletionRequest
 
 values: st.SearchStrategy[Any] = st.recursive(
     st.none()
@@ -58,6 +58,16 @@ def test_any_field_may_hold_anything(speaking: tuple[Any, httpx.Client], changes
     if body.get("max_tokens") is None:
         body["max_tokens"] = 1
     check(client.post("/v1/chat/completions", json=body), {200, 400, 404})
+
+
+@given(changes=bodies(CompletionRequest.model_fields))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_field_of_a_completion_may_hold_anything(
+    speaking: tuple[Any, httpx.Client], changes: dict[str, Any]
+) -> None:
+    _, client = speaking
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 1, **changes}
+    check(client.post("/v1/completions", json=body), {200, 400, 404})
 
 
 @given(body=values)
