@@ -13,7 +13,7 @@ else
 TORCH ?= torch==2.13.0
 endif
 
-.PHONY: serve test test-fast test-clients lint types bench clean
+.PHONY: serve test test-fast test-clients lint types bench page clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -37,6 +37,10 @@ types: $(VENV)/.test
 
 bench: $(VENV)/.serve
 	$(BIN)/genarm bench $(ARGS)
+
+# Builds the playground from server/playground/source anew; needs npm. What it builds is committed.
+page: $(VENV)/.serve
+	$(BIN)/python -m server.playground.build
 
 clean:
 	rm -rf $(VENV) .venvs build *.egg-info

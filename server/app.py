@@ -12,9 +12,9 @@ from pydantic.json_schema import models_json_schema
 from sse_starlette.sse import AppStatus
 from starlette.exceptions import HTTPException
 
-from server.api import chat, completions, health, models, responses, running, schema, tokenize
+from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
 from server.api.middleware import ApiKeys, BodyLimit, RequestId, error_response
-from server.api.schema.responses import ResponseRequest
+from server.api.schema.responses import ResponseChunk, ResponseRequest
 from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
 from server.config import Deployment
@@ -30,7 +30,7 @@ REQUEST_BODIES = (
     DetokenizeRequest,
 )
 
-CHUNKS = (schema.ChatCompletionChunk,)
+CHUNKS = (schema.ChatCompletionChunk, ResponseChunk)
 
 
 def create_app(
@@ -74,10 +74,10 @@ def create_app(
         "4XX": {"model": schema.ErrorBody, "description": "The request is wrong"},
         "5XX": {"model": schema.ErrorBody, "description": "The server cannot answer now"},
     }
-    for module in (chat, completions, responses, running, models, tokenize, health):
+    for module in (chat, completions, responses, running, models, tokenize, health, page):
         app.include_router(module.router, responses=errors)
     app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=tuple(keys))
+    app.add_middleware(ApiKeys, keys=tuple(keys), open_paths=page.ASSETS)
     app.add_middleware(RequestId)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)

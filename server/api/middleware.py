@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.errors import ApiError, BodyTooLarge, InvalidKey, InvalidRequest
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
-"""Routes that need no key; every other one does, the unknown ones included."""
+"""Routes that never need a key; every other one does, the unknown ones included."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -68,13 +68,14 @@ class RequestId:
 
 
 class ApiKeys:
-    """Lets in whoever has a key; without keys, everybody.
+    """Lets in whoever has a key; without keys, everybody. ``open_paths`` need none, nor do ``OPEN_PATHS``.
 
     ``scope["state"]["owner"]`` tells callers apart without keeping keys.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[str], open_paths: Iterable[str] = ()) -> None:
         self.app = app
+        self._open = OPEN_PATHS.union(open_paths)
         self._digests = [_digest(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,8 +84,8 @@ class ApiKeys:
             digest = _digest(_bearer(Headers(scope=scope)))
             state = scope.setdefault("state", {})
             state["owner"] = digest.hex() if self._digests else ""
-            if self._digests and scope["path"] not in OPEN_PATHS and not self._knows(digest):
-                error = InvalidKey("No or a wrong API key: send 'Authorization: Bearer <key>'.")
+            if self._digests and scope["path"] not in self._open and not self._knows(digest):
+                error = InvalidKey("Incorrect API key provided: send 'Authorization: Bearer <key>'.")
                 await error_response(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
