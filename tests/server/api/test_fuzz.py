@@ -1,7 +1,9 @@
 """Bodies nobody thought of: every one gets an answer in the contract's shape, and none is a 5xx."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -40,6 +42,30 @@ def bodies(fields: Any) -> st.SearchStrategy[dict[str, Any]]:
 def speaking(real: Any) -> Iterator[tuple[Any, httpx.Client]]:
     with real.client() as client:
         yield real, client
+
+
+@pytest.fixture(scope="module", autouse=True)
+def canary(real: Any) -> Iterator[None]:
+    """A request that runs beside all of them, over and over, and keeps its exact tokens."""
+    fields = {"max_tokens": 40, "seed": 3, "ignore_eos": True, "return_token_ids": True}
+    over = threading.Event()
+
+    def tokens() -> Any:
+        return real.chat(**fields).json()["choices"][0]["token_ids"]
+
+    def sing() -> int:
+        songs = 0
+        while not over.is_set() or not songs:
+            assert tokens() == alone
+            songs += 1
+        return songs
+
+    alone = tokens()
+    with ThreadPoolExecutor(1) as pool:
+        singing = pool.submit(sing)
+        yield
+        over.set()
+        assert singing.result() > 0
 
 
 def check(response: httpx.Response, allowed: set[int]) -> None:

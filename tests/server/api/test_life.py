@@ -217,6 +217,8 @@ def test_with_keys_every_route_but_health_and_ready_is_closed(scripted: Callable
             for wrong in ("Bearer nope", "Bearer", "secret-key", "Basic secret-key", "Bearer secret-key2"):
                 response = client.get("/v1/models", headers={"authorization": wrong})
                 assert response.status_code == 401, wrong
+                # LiteLLM tells a refused key from a bad request by OpenAI's own words.
+                assert error(response)["message"].startswith("Incorrect API key provided")
                 assert response.headers["www-authenticate"] == "Bearer"
                 assert response.headers["x-request-id"]
         for right in ("Bearer secret-key", "bearer secret-key"):
