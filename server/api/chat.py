@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -24,9 +24,10 @@ from server.api.plan import Plan
 from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import ChatCompletionRequest
 from server.api.serving import Server, Serving
-from server.api.structure import Structure
+from server.api.structure import Form, Structure
 from server.api.usage import usage
 from server.errors import ApiError, InvalidRequest
+from server.text import Prompts
 
 router = APIRouter()
 
@@ -112,16 +113,8 @@ class ChatRequest:
 
     async def prepare(self) -> Prepared:
         """Tokenizes; the generation, and the sequences that the engine is to run for it."""
-        body, tokenizer = self._body, self._runtime.tokenizer
-        form = await self._structure.form(self._server, self._runtime)
-        prompts = await self._server.tokenizers.run(
-            lambda: tokenizer.prompts(
-                self._messages,
-                tools=self._structure.tools,
-                add_generation_prompt=body.add_generation_prompt is not False,
-                continue_final_message=bool(body.continue_final_message),
-            )
-        )
+        body = self._body
+        form, prompts = await self.read()
         return self._plan.prepared(
             [prompts],
             [self._plan.room(prompts, self._limit, "messages")],
@@ -132,6 +125,20 @@ class ChatRequest:
             continues=bool(body.continue_final_message),
             shown=form.shown,
         )
+
+    async def read(self) -> tuple[Form, Prompts]:
+        """What the answers must match, and what every member reads before them."""
+        body, tokenizer = self._body, self._runtime.tokenizer
+        form = await self._structure.form(self._server, self._runtime)
+        prompts = await self._server.tokenizers.run(
+            lambda: tokenizer.prompts(
+                self._messages,
+                tools=self._structure.tools,
+                add_generation_prompt=body.add_generation_prompt is not False,
+                continue_final_message=bool(body.continue_final_message),
+            )
+        )
+        return form, prompts
 
     def message(self) -> Message:
         """What a choice's text is made into."""
@@ -266,23 +273,14 @@ def _check(body: ChatCompletionRequest) -> None:
     """Rules that span fields."""
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed with 'logprobs': true.", param="top_logprobs")
-    check_ending(body.messages, body.add_generation_prompt, body.continue_final_message)
-
-
-def check_ending(
-    messages: Sequence[schema.ChatMessage],
-    add_generation_prompt: bool | None,
-    continue_final_message: bool | None,
-) -> None:
-    """Refuses what a prompt cannot end with."""
-    if not continue_final_message:
+    if not body.continue_final_message:
         return
-    if add_generation_prompt:
+    if body.add_generation_prompt:
         raise InvalidRequest(
             "'continue_final_message' and 'add_generation_prompt' exclude each other.",
             param="continue_final_message",
         )
-    if messages[-1].role != "assistant":
+    if body.messages[-1].role != "assistant":
         raise InvalidRequest(
             "'continue_final_message' needs a last message by the assistant.", param="continue_final_message"
         )

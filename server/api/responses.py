@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from server.api import schema, sse
+from server.api import sse
 from server.api.body import documented, json_body
 from server.api.chat import ChatRequest
 from server.api.choice import Token
@@ -18,23 +17,26 @@ from server.api.departure import unless_gone
 from server.api.generation import Generation
 from server.api.guided import guidance_report
 from server.api.logprobs import chat_logprobs
+from server.api.refusals import GENERATING, refusals, streamed
+from server.api.response_input import AskedChat
 from server.api.response_output import Output
 from server.api.schema.chat import ContentLogprob
 from server.api.schema.responses import (
+    FunctionTool,
     IncompleteDetails,
-    InputMessage,
     InputTokensDetails,
     ItemStatus,
     OutputTokensDetails,
     ReasoningReport,
+    ResponseChunk,
     ResponseError,
     ResponseEvent,
     ResponseObject,
     ResponseRequest,
     ResponseState,
     ResponseUsage,
-    TextFormatReport,
     TextReport,
+    ToolReport,
 )
 from server.api.serving import Server, Serving
 from server.api.usage import usage
@@ -58,11 +60,9 @@ EXAMPLES = {
     },
 }
 
-SAME = frozenset(schema.SamplingFields.model_fields) - {"stream_options", "store", "n", "return_token_ids"}
-"""Fields that a chat has under the same name with the same meaning."""
-
-NAMES = ((re.compile(r"^messages\b.*"), "input"),)
-"""What the fields that errors name are called here."""
+ANSWER = streamed(ResponseObject, ResponseChunk)[200] | {
+    "description": "The response; with `stream`, named events, the last of which holds the whole response"
+}
 
 Body = Annotated[ResponseRequest, Depends(json_body(ResponseRequest))]
 
@@ -70,7 +70,7 @@ Body = Annotated[ResponseRequest, Depends(json_body(ResponseRequest))]
 @router.post(
     "",
     response_model=None,
-    responses={200: {"model": ResponseObject}},
+    responses={200: ANSWER} | refusals(*GENERATING),
     openapi_extra=documented(ResponseRequest, EXAMPLES),
 )
 async def create(body: Body, request: Request, server: Server) -> Response:
@@ -102,13 +102,14 @@ class Exchange:
         self._body = body
         self._request = request
         self._server = server
-        with _renamed():
-            self._chat = ChatRequest(_chat(body), request, server, kind="response", prefix="resp_")
+        self._asked = AskedChat(body)
+        with self._asked.named():
+            self._chat = ChatRequest(self._asked.body, request, server, kind="response", prefix="resp_")
         self._runtime = server.runtime
 
     async def begin(self) -> Generation:
         """Gives the chat to the engine."""
-        with _renamed():
+        with self._asked.named():
             return await self._server.dispatcher.begin(self._chat.places, self._chat.prepare)
 
     async def whole(self, generation: Generation) -> Response:
@@ -217,9 +218,9 @@ class Exchange:
             service_tier="default",
             store=False,
             temperature=1.0 if body.temperature is None else body.temperature,
-            text=TextReport(format=TextFormatReport(type="text")),
-            tool_choice=body.tool_choice or "auto",
-            tools=[],
+            text=_text(body),
+            tool_choice=_tool_choice(body),
+            tools=[_tool(tool) for tool in body.tools or ()],
             top_logprobs=body.top_logprobs or 0,
             top_p=1.0 if body.top_p is None else body.top_p,
             truncation="disabled",
@@ -247,32 +248,6 @@ def _check(body: ResponseRequest) -> None:
         )
 
 
-def _chat(body: ResponseRequest) -> schema.ChatCompletionRequest:
-    """The same request as a chat."""
-    instructions: list[schema.ChatMessage] = []
-    if body.instructions is not None:
-        instructions = [schema.ChatMessage(role="developer", content=body.instructions)]
-    items = (
-        body.input if not isinstance(body.input, str) else (InputMessage(role="user", content=body.input),)
-    )
-    return schema.ChatCompletionRequest(
-        **{name: getattr(body, name) for name in SAME},
-        messages=(*instructions, *map(_message, items)),
-        max_completion_tokens=body.max_output_tokens,
-        logprobs=body.logprobs,
-        top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-    )
-
-
-def _message(item: InputMessage) -> schema.ChatMessage:
-    content = item.content
-    if not isinstance(content, str):
-        return schema.ChatMessage(
-            role=item.role, content=tuple(schema.TextPart(type="text", text=part.text) for part in content)
-        )
-    return schema.ChatMessage(role=item.role, content=content)
-
-
 def _usage(generation: Generation) -> ResponseUsage:
     counted = usage(generation.ticket, generation.tokens)
     return ResponseUsage(
@@ -288,15 +263,23 @@ def _usage(generation: Generation) -> ResponseUsage:
     )
 
 
-@contextmanager
-def _renamed() -> Iterator[None]:
-    """Errors about a chat's fields name the fields they came from."""
-    try:
-        yield
-    except InvalidRequest as error:
-        for pattern, name in NAMES:
-            if error.param is not None and pattern.search(error.param):
-                own = pattern.sub(name, error.param)
-                error.message = error.message.replace(f"'{error.param}'", f"'{own}'")
-                error.param = own
-        raise
+def _text(body: ResponseRequest) -> TextReport:
+    asked = body.text.format if body.text else None
+    if asked is None:
+        return TextReport(format={"type": "text"})
+    return TextReport(format=asked.model_dump(by_alias=True, exclude_none=True))
+
+
+def _tool_choice(body: ResponseRequest) -> str | dict[str, Any]:
+    asked = body.tool_choice or "auto"
+    return asked if isinstance(asked, str) else asked.model_dump(exclude_none=True)
+
+
+def _tool(tool: FunctionTool) -> ToolReport:
+    return ToolReport(
+        type="function",
+        name=tool.name,
+        description=tool.description,
+        parameters=tool.parameters,
+        strict=True,
+    )

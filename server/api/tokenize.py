@@ -4,16 +4,17 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from server.api.body import documented, json_body
-from server.api.chat import check_ending, template_message
+from server.api.chat import ChatRequest
 from server.api.models import model as known_model
-from server.api.schema.common import Answer
+from server.api.refusals import refusals
+from server.api.schema import Answer, ChatCompletionRequest
 from server.api.schema.tokenize import (
     Detokenized,
     DetokenizeRequest,
@@ -29,6 +30,8 @@ from server.runtime import Runtime
 
 router = APIRouter()
 
+REFUSALS = (400, 401, 404, 413, 415, 503)
+
 Tokenize = Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))]
 Detokenize = Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))]
 
@@ -36,22 +39,23 @@ Detokenize = Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))]
 @router.post(
     "/tokenize",
     response_model=None,
-    responses={200: {"model": Tokenized}},
+    responses={200: {"model": Tokenized}, **refusals(*REFUSALS)},
     openapi_extra=documented(TokenizeRequest),
 )
-async def tokenize(body: Tokenize, server: Server) -> Response:
+async def tokenize(body: Tokenize, request: Request, server: Server) -> Response:
     """The token ids of a text, or of a chat as the base reads it."""
     asked, runtime = body.root, server.runtime
-    if isinstance(asked, TokenizeChat):
-        check_ending(asked.messages, asked.add_generation_prompt, asked.continue_final_message)
     await _check_model(asked.model, server)
-    return await _answer(server, lambda: _tokenized(asked, runtime))
+    if isinstance(asked, TokenizeText):
+        return await _answer(server, lambda: _tokenized(_encoded(asked, runtime), asked, runtime))
+    _, prompts = await ChatRequest(_chat(asked, server), request, server).read()
+    return await _answer(server, lambda: _tokenized(prompts["base"], asked, runtime))
 
 
 @router.post(
     "/detokenize",
     response_model=None,
-    responses={200: {"model": Detokenized}},
+    responses={200: {"model": Detokenized}, **refusals(*REFUSALS)},
     openapi_extra=documented(DetokenizeRequest),
 )
 async def detokenize(body: Detokenize, server: Server) -> Response:
@@ -61,7 +65,9 @@ async def detokenize(body: Detokenize, server: Server) -> Response:
     return await _answer(server, lambda: _detokenized(body.tokens, runtime))
 
 
-@router.get("/tokenizer_info", response_model=None, responses={200: {"model": TokenizerInfo}})
+@router.get(
+    "/tokenizer_info", response_model=None, responses={200: {"model": TokenizerInfo}, **refusals(401, 503)}
+)
 async def tokenizer_info(server: Server) -> Response:
     """Special tokens and chat template of the base."""
     runtime = server.runtime
@@ -79,23 +85,26 @@ async def _answer(server: Serving, make: Callable[[], Answer]) -> Response:
     return Response(body, media_type="application/json")
 
 
-def _tokenized(asked: TokenizeText | TokenizeChat, runtime: Runtime) -> Tokenized:
-    codec = runtime.tokenizer.codec
-    if isinstance(asked, TokenizeText):
-        tokens = codec.encode(asked.prompt, add_special_tokens=asked.add_special_tokens is not False)
-    else:
-        messages = [template_message(message) for message in asked.messages]
-        prompts = runtime.tokenizer.prompts(
-            messages,
-            add_generation_prompt=asked.add_generation_prompt is not False,
-            continue_final_message=bool(asked.continue_final_message),
-        )
-        tokens = prompts["base"]
+def _chat(asked: TokenizeChat, server: Serving) -> ChatCompletionRequest:
+    """The chat whose prompt is asked for."""
+    return ChatCompletionRequest(
+        model=server.deployment.model if asked.model is None else asked.model,
+        messages=asked.messages,
+        tools=asked.tools,
+        add_generation_prompt=asked.add_generation_prompt,
+        continue_final_message=asked.continue_final_message,
+    )
+
+
+def _encoded(asked: TokenizeText, runtime: Runtime) -> tuple[int, ...]:
+    special = asked.add_special_tokens is not False
+    return runtime.tokenizer.codec.encode(asked.prompt, add_special_tokens=special)
+
+
+def _tokenized(tokens: Sequence[int], asked: TokenizeText | TokenizeChat, runtime: Runtime) -> Tokenized:
+    entries = runtime.tokenizer.codec.entries(tokens) if asked.return_token_strs else None
     return Tokenized(
-        count=len(tokens),
-        max_model_len=_limit(runtime),
-        tokens=tokens,
-        token_strs=codec.entries(tokens) if asked.return_token_strs else None,
+        count=len(tokens), max_model_len=_limit(runtime), tokens=tuple(tokens), token_strs=entries
     )
 
 

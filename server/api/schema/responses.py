@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import ConfigDict, Discriminator, Field, RootModel, StringConstraints, Tag
 from pydantic_core import PydanticCustomError
 
 from server.api.schema.chat import ContentLogprob
@@ -17,6 +17,7 @@ from server.api.schema.common import (
     SamplingFields,
     text_or_list,
 )
+from server.api.schema.structure import MAX_TOOLS, Name
 
 LOGPROBS = "message.output_text.logprobs"
 
@@ -51,26 +52,74 @@ InputContent = Annotated[
 ]
 
 
-class InputMessage(Body):
-    """One message; an item of an earlier response's output is one too."""
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+ItemId = Annotated[str, StringConstraints(max_length=256)]
+CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
-    # Calls and their outputs have classes of their own: they are here for the message that lists what is allowed.
+
+class InputMessage(Body):
+    """One message; one of an earlier response's output is one too."""
+
+    # Calls and their outputs have classes of their own: they are here for the error that lists what is allowed.
     type: Literal["message", "function_call", "function_call_output"] = "message"
     role: Literal["developer", "system", "user", "assistant"]
     content: InputContent
-    id: Annotated[str, Field(max_length=256)] | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    id: ItemId | None = None
+    status: ItemStatus | None = None
     phase: Annotated[Any, Only()] = None
 
 
-Items = Annotated[tuple[InputMessage, ...], Field(min_length=1, max_length=4096)]
+class InputCall(Body):
+    """A call of an earlier response; ``arguments`` is the JSON text of an object."""
+
+    type: Literal["function_call"]
+    call_id: CallId
+    name: Name
+    arguments: str
+    id: ItemId | None = None
+    status: ItemStatus | None = None
+
+
+class InputCallOutput(Body):
+    """What a call came to."""
+
+    type: Literal["function_call_output"]
+    call_id: CallId
+    output: InputContent
+    id: ItemId | None = None
+    status: ItemStatus | None = None
+
+
+# The tags of unions begin with "~" so that they can be told from the fields on an error's path.
+def _mode_or_object(value: object) -> str:
+    return "~mode" if isinstance(value, str) else "~object"
+
+
+def _item_kind(value: object) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return {"function_call": "~call", "function_call_output": "~output"}.get(str(kind), "~message")
+
+
+InputItem = Annotated[
+    Annotated[InputMessage, Tag("~message")]
+    | Annotated[InputCall, Tag("~call")]
+    | Annotated[InputCallOutput, Tag("~output")],
+    Discriminator(_item_kind),
+]
+Items = Annotated[tuple[InputItem, ...], Field(min_length=1, max_length=4000)]
 Input = Annotated[Annotated[str, Tag("~text")] | Annotated[Items, Tag("~list")], Discriminator(text_or_list)]
 
 
 class TextFormat(Body):
-    """The form of the answer's text."""
+    """The form of the answer's text: any, any JSON object, or JSON of a schema (then with ``name`` and ``schema``)."""
 
-    type: Literal["text"]
+    model_config = ConfigDict(populate_by_name=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Name | None = None
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: Annotated[bool, Field(description="the schema is enforced either way")] | None = None
 
 
 class TextConfig(Body):
@@ -78,6 +127,35 @@ class TextConfig(Body):
 
     format: TextFormat | None = None
     verbosity: Annotated[Any, Only("medium")] = None
+
+
+class FunctionTool(Body):
+    """A function that the model may call. Its arguments follow ``parameters`` whether ``strict`` or not."""
+
+    type: Literal["function"]
+    name: Name
+    description: str | None = None
+    parameters: Annotated[
+        dict[str, Any] | None,
+        Field(description="JSON schema of an object; without it there are no arguments"),
+    ] = None
+    strict: bool | None = None
+
+
+class NamedFunction(Body):
+    """One of ``tools``."""
+
+    type: Literal["function"]
+    name: str
+
+
+class ChosenTools(Body):
+    """A function that must be called (``name``), or those that may be (``mode``, ``tools``)."""
+
+    type: Literal["function", "allowed_tools"]
+    name: str | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: Annotated[tuple[NamedFunction, ...], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
 
 
 class ReasoningConfig(Body):
@@ -120,6 +198,16 @@ class ResponseRequest(SamplingFields):
         | None
     ) = None
     text: TextConfig | None = None
+    tools: Annotated[tuple[FunctionTool, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: (
+        Annotated[
+            Annotated[Literal["none", "auto", "required"], Tag("~mode")]
+            | Annotated[ChosenTools, Tag("~object")],
+            Discriminator(_mode_or_object),
+        ]
+        | None
+    ) = None
+    parallel_tool_calls: Annotated[bool, Field(description="false: one call at most")] | None = None
     stream_options: ResponseStreamOptions | None = None  # type: ignore[assignment]
     metadata: Metadata | None = None
 
@@ -130,9 +218,6 @@ class ResponseRequest(SamplingFields):
     background: Annotated[Any, Stateless(False)] = None
     truncation: Annotated[Any, Only("disabled")] = None
     reasoning: ReasoningConfig | None = None
-    tools: Annotated[Any, Only([])] = None
-    tool_choice: Annotated[Any, Only("none", "auto")] = None
-    parallel_tool_calls: bool | None = None
     max_tool_calls: Annotated[Any, Only()] = None
     prompt: Annotated[Any, Only()] = None
     background_options: Annotated[Any, Only()] = None
@@ -172,9 +257,6 @@ class ResponseUsage(Answer):
     total_tokens: int
 
 
-ItemStatus = Literal["in_progress", "completed", "incomplete"]
-
-
 class OutputText(Answer):
     """What a message says; ``logprobs`` is empty unless asked for."""
 
@@ -192,6 +274,20 @@ class OutputMessage(Answer):
     status: ItemStatus
     role: Literal["assistant"]
     content: list[OutputText]
+
+
+class OutputCall(Answer):
+    """A call of a function; ``arguments`` is the JSON text of an object."""
+
+    id: str
+    type: Literal["function_call"]
+    status: ItemStatus
+    call_id: str
+    name: str
+    arguments: str
+
+
+OutputItem = OutputMessage | OutputCall
 
 
 class IncompleteDetails(Answer):
@@ -214,16 +310,20 @@ class ReasoningReport(Answer):
     summary: None
 
 
-class TextFormatReport(Answer):
-    """The form of the answer's text."""
-
-    type: Literal["text"]
-
-
 class TextReport(Answer):
-    """How the answer's text was to be."""
+    """How the answer's text was to be: as it was asked for."""
 
-    format: TextFormatReport
+    format: dict[str, Any]
+
+
+class ToolReport(Answer):
+    """A tool as it was given; ``strict``, because every schema is enforced."""
+
+    type: Literal["function"]
+    name: str
+    description: str | None
+    parameters: dict[str, Any] | None
+    strict: bool
 
 
 class ResponseObject(Answer):
@@ -242,7 +342,7 @@ class ResponseObject(Answer):
     max_tool_calls: None
     metadata: dict[str, str]
     model: str
-    output: list[OutputMessage]
+    output: list[OutputItem]
     parallel_tool_calls: bool
     previous_response_id: None
     prompt_cache_key: str | None
@@ -252,8 +352,8 @@ class ResponseObject(Answer):
     store: Literal[False]
     temperature: float
     text: TextReport
-    tool_choice: Literal["none", "auto"]
-    tools: list[Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[ToolReport]
     top_logprobs: int
     top_p: float
     truncation: Literal["disabled"]
@@ -280,7 +380,7 @@ class ItemEvent(ResponseEvent):
     """response.output_item.added or .done."""
 
     output_index: int
-    item: OutputMessage
+    item: OutputItem
 
 
 class PartEvent(ResponseEvent):
@@ -310,3 +410,26 @@ class TextDone(ResponseEvent):
     content_index: int
     text: str
     logprobs: list[ContentLogprob]
+
+
+class ArgumentsDelta(ResponseEvent):
+    """response.function_call_arguments.delta."""
+
+    item_id: str
+    output_index: int
+    delta: str
+
+
+class ArgumentsDone(ResponseEvent):
+    """response.function_call_arguments.done."""
+
+    item_id: str
+    output_index: int
+    name: str
+    arguments: str
+
+
+class ResponseChunk(
+    RootModel[ResponseState | ItemEvent | PartEvent | TextDelta | TextDone | ArgumentsDelta | ArgumentsDone]
+):
+    """One event of a stream; ``type`` is also its name."""

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, RootModel, StringConstraints, Tag
 
 from server.api.schema.chat import ChatMessage
 from server.api.schema.common import Answer, Body, Only
+from server.api.schema.structure import MAX_TOOLS, ToolDefinition
 
 LONGEST = 2**19
 """Characters or tokens of one request: what holds up everybody's tokenizing for about a second."""
@@ -29,10 +30,10 @@ class TokenizeChat(Body):
     messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=4096)]
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    tools: Annotated[tuple[ToolDefinition, ...], Field(max_length=MAX_TOOLS)] | None = None
     return_token_strs: bool | None = None
 
     add_special_tokens: Annotated[Any, Only(False)] = None
-    tools: Annotated[Any, Only([])] = None
     chat_template: Annotated[Any, Only()] = None
     chat_template_kwargs: Annotated[Any, Only({})] = None
 

@@ -439,6 +439,9 @@ def test_it_is_documented_with_examples(real: Any) -> None:
         document = client.get("/openapi.json").json()
         content = document["paths"]["/v1/responses"]["post"]["requestBody"]["content"]["application/json"]
         assert set(content["examples"]) == {"plain", "guided"}
+        answer = document["paths"]["/v1/responses"]["post"]["responses"]["200"]["content"]
+        assert set(answer) == {"application/json", "text/event-stream"}
+        assert "ResponseChunk" in document["components"]["schemas"]
         for example in content["examples"].values():
             asked = {**example["value"], "model": "tiny", "max_output_tokens": 1}
             assert client.post("/v1/responses", json=asked).status_code == 200

@@ -123,6 +123,7 @@ def test_another_model_is_not_found(real: Any, model: str) -> None:
 
 
 CHAT = [{"role": "user", "content": "hi"}]
+TOOLS = [{"type": "function", "function": {"name": "get"}}]
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/tokenize", {}, "prompt"),
     ("/tokenize", {"prompt": None}, "prompt"),
@@ -134,6 +135,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/tokenize", {"prompt": "x", "return_token_strs": "yes"}, "return_token_strs"),
     ("/tokenize", {"prompt": "x", "truncate": 5}, "truncate"),
     ("/tokenize", {"messages": []}, "messages"),
+    ("/tokenize", {"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+    ("/tokenize", {"messages": CHAT, "tools": [{"type": "function"}]}, "tools[0].function"),
+    ("/tokenize", {"messages": CHAT, "tools": TOOLS}, "tools"),
     ("/tokenize", {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
     ("/tokenize", {"messages": CHAT, "continue_final_message": True}, "continue_final_message"),
     ("/tokenize", {"messages": CHAT, "add_generation_prompt": 1}, "add_generation_prompt"),
