@@ -207,7 +207,6 @@ def test_with_keys_every_route_but_health_and_ready_is_closed(scripted: Callable
                 "/metrics",
                 "/openapi.json",
                 "/nope",
-                "/",
                 "/health/",
                 "//health",
             ):
