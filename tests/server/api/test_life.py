@@ -208,7 +208,7 @@ def test_with_keys_every_route_but_health_and_ready_is_closed(scripted: Callable
                 "/openapi.json",
                 "/nope",
                 "/health/",
-                "//health",
+                f"{server.url}//health",
             ):
                 response = client.get(path)
                 assert response.status_code == 401, path
