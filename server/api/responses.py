@@ -17,7 +17,7 @@ from server.api.departure import unless_gone
 from server.api.generation import Generation
 from server.api.guided import guidance_report
 from server.api.logprobs import chat_logprobs
-from server.api.refusals import GENERATING, refusals, streamed
+from server.api.refusals import GENERATING, Responses, refusals, streamed
 from server.api.response_input import AskedChat
 from server.api.response_output import Output
 from server.api.schema.chat import ContentLogprob
@@ -60,9 +60,8 @@ EXAMPLES = {
     },
 }
 
-ANSWER = streamed(ResponseObject, ResponseChunk)[200] | {
-    "description": "The response; with `stream`, named events, the last of which holds the whole response"
-}
+WHEN = "The response; with `stream`, named events, the last of which holds the whole response"
+ANSWER: Responses = {200: streamed(ResponseObject, ResponseChunk)[200] | {"description": WHEN}}
 
 Body = Annotated[ResponseRequest, Depends(json_body(ResponseRequest))]
 
@@ -70,7 +69,7 @@ Body = Annotated[ResponseRequest, Depends(json_body(ResponseRequest))]
 @router.post(
     "",
     response_model=None,
-    responses={200: ANSWER} | refusals(*GENERATING),
+    responses=ANSWER | refusals(*GENERATING),
     openapi_extra=documented(ResponseRequest, EXAMPLES),
 )
 async def create(body: Body, request: Request, server: Server) -> Response:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from server.api.body import parse
@@ -169,3 +171,63 @@ def test_a_chats_errors_name_the_requests_fields(fields: dict[str, Any], chats: 
         raise InvalidRequest(f"Invalid '{chats}': no.", param=chats)
     assert refused.value.param == own
     assert refused.value.message == f"Invalid '{own}': no."
+
+
+NAMES = st.sampled_from(["get", "add", "", "no spaces", "x" * 65])
+SCALARS = st.none() | st.booleans() | st.integers(-2, 25) | st.floats(-3, 3) | st.text(max_size=5) | NAMES
+PARTS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["input_text", "output_text", "text"]), "text": st.text(max_size=5)},
+    optional={"annotations": st.just([]) | SCALARS, "logprobs": st.just([{}]) | SCALARS},
+)
+CONTENTS = st.text(max_size=5) | st.lists(PARTS, max_size=3) | SCALARS
+ANY_ITEM = st.one_of(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "developer", "tool"]), "content": CONTENTS},
+        optional={"type": st.just("message") | SCALARS, "status": st.just("completed") | SCALARS},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("function_call"), "call_id": NAMES, "name": NAMES, "arguments": st.text(max_size=5)}
+    ),
+    st.fixed_dictionaries({"type": st.just("function_call_output"), "call_id": NAMES, "output": CONTENTS}),
+)
+FUNCTIONS = st.fixed_dictionaries(
+    {"type": st.just("function"), "name": NAMES},
+    optional={"parameters": st.just({"type": "object"}) | SCALARS, "strict": SCALARS, "description": SCALARS},
+)
+CHOICES = st.sampled_from(["none", "auto", "required"]) | st.fixed_dictionaries(
+    {"type": st.sampled_from(["function", "allowed_tools", "mcp"])},
+    optional={
+        "name": NAMES,
+        "mode": st.sampled_from(["auto", "required", "x"]),
+        "tools": st.lists(FUNCTIONS, max_size=2),
+    },
+)
+FORMATS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "json_object", "json_schema", "x"])},
+    optional={"name": NAMES, "schema": st.just({}) | SCALARS, "strict": SCALARS, "description": SCALARS},
+)
+BODIES = st.fixed_dictionaries(
+    {"input": st.text(max_size=5) | st.lists(ANY_ITEM, max_size=4) | SCALARS},
+    optional={
+        "instructions": SCALARS,
+        "text": st.fixed_dictionaries({}, optional={"format": FORMATS | SCALARS, "verbosity": SCALARS}),
+        "tools": st.lists(FUNCTIONS, max_size=2) | SCALARS,
+        "tool_choice": CHOICES | SCALARS,
+        "parallel_tool_calls": SCALARS,
+        "max_output_tokens": SCALARS,
+        "top_logprobs": SCALARS,
+        "include": st.just(["message.output_text.logprobs"]) | SCALARS,
+        "temperature": SCALARS,
+        "stop": st.lists(st.text(max_size=3), max_size=3) | SCALARS,
+        "metadata": st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2) | SCALARS,
+    },
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=BODIES)
+def test_any_request_becomes_a_chat_or_is_refused(body: dict[str, Any]) -> None:
+    try:
+        asked(**body)
+    except InvalidRequest as refused:
+        assert refused.param
