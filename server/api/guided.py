@@ -36,13 +36,14 @@ def read_guidance(body: SamplingFields, server: Serving) -> Guidance:
 def guidance_report(generation: Generation, *, summary: bool) -> schema.GuidanceReport:
     """The ``guidance`` object of a response; with ``summary`` what it did to all choices together."""
     began = generation.ticket.guidance
+    bound: dict[str, Any] = {} if began.max_kl is None else {"max_kl": began.max_kl}
     return schema.GuidanceReport(
         method=began.method.name,
         preferences=dict(began.preferences),
         beta=began.beta,
         changes=[change_report(generation, change) for change in generation.changes],
         cancelled=generation.cancelled,
-        **({} if began.max_kl is None else {"max_kl": began.max_kl}),
+        **bound,
         **(_summary(generation) if summary else {}),
     )
 

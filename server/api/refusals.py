@@ -39,7 +39,12 @@ def refusals(*statuses: int) -> Responses:
 
 def streamed(whole: type[BaseModel], chunk: type[BaseModel]) -> Responses:
     """The OpenAPI response of a route that answers with ``whole``, or with events that each hold a ``chunk``."""
-    events = {"schema": {"$ref": f"#/components/schemas/{chunk.__name__}"}}
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"#/components/schemas/{chunk.__name__}"},
+    }
+    events = {"schema": {"type": "object", "required": ["data"], "properties": {"data": data}}}
     return {
         200: {
             "model": whole,

@@ -80,4 +80,7 @@ def test_what_generates_documents_its_refusals_and_its_stream(real: Any, path: s
         assert schema == {"$ref": "#/components/schemas/ErrorBody"}
         assert ("Retry-After" in responses[status].get("headers", {})) == (status in ("429", "503"))
     assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
+    event = responses["200"]["content"]["text/event-stream"]["schema"]
+    chunk = "Completion" if path == "/v1/completions" else "ChatCompletionChunk"
+    assert event["properties"]["data"]["contentSchema"] == {"$ref": f"#/components/schemas/{chunk}"}
     assert set(document["paths"][f"{path}/{{id}}"]) == {"get", "patch", "delete"}
