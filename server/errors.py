@@ -87,9 +87,7 @@ class ContextLengthExceeded(InvalidRequest):
     default_code = "context_length_exceeded"
 
     def __init__(self, *, limit: int, prompt: int, answer: int | None, member: str, param: str) -> None:
-        asked = f"{prompt} in the {param}" + (
-            "" if answer is None else f", {clip(answer)} in the completion"
-        )
+        asked = f"{prompt} in the {param}" + ("" if answer is None else f", {clip(answer)} in the completion")
         total = clip(prompt + (answer or 0))
         super().__init__(
             f"This model's maximum context length is {limit} tokens (the limit of {member}). "
