@@ -14,6 +14,9 @@ const STATES = {
 export function Head({ connection, view }: { connection: Connection; view: View }) {
   return (
     <header class="head">
+      <a class="skip" href="#chat" onClick={() => setTimeout(() => document.getElementById("question")?.focus())}>
+        Skip to the question
+      </a>
       <span class="brand">
         <Mark />
         genarm
