@@ -7,9 +7,15 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from arm_models.errors import UserError
+
+if TYPE_CHECKING:
+    from server.bench.result import Result
+
+ONLY = ("zero", "generate", "unreported", "reported", "steering")
+"""The scenarios; named here so that `--help` needs no torch."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each side, default 5")
     parser.add_argument("--seed", type=int, default=0, help="of prompts, lengths, weights and draws")
     parser.add_argument("--threads", type=int, help="torch threads for both sides, default torch's own")
-    parser.add_argument("--only", choices=["zero", "generate"], help="one comparison instead of all")
+    parser.add_argument(
+        "--only", choices=ONLY, action="append", help="this one; may be repeated (default: all)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the samples to FILE (JSON)")
 
 
@@ -36,45 +44,42 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from server.bench.scenario import SCENARIOS
+    from server.bench.scenarios import SCENARIOS
+    from server.bench.setup import Setup
     from server.bench.shapes import model_sources, scratch_folder
     from server.bench.workload import Workload
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    names = [args.only] if args.only else list(SCENARIOS)
+    names = [name for name in SCENARIOS if not args.only or name in args.only]
     workload = Workload.of(args.models, args.requests, args.seed)
     with (
         scratch_folder() as folder,
         tqdm(total=len(names) * (args.runs + 1), unit="run", disable=not sys.stderr.isatty()) as bar,
     ):
         sources = model_sources(args.models, args.rewards, Path(folder))
-        results = [SCENARIOS[name](sources, workload, args.runs, bar.update) for name in names]
+        setup = Setup(sources, workload, args.runs, bar.update)
+        results = [SCENARIOS[name](setup) for name in names]
     print(_table(results))
     print(
         f"\n{_machine()}, {torch.get_num_threads()} torch threads; tokens per second, medians of {args.runs}"
     )
     if args.output is not None:
         _write(args, results)
-    return 0 if all(result.ratio >= result.bar for result in results) else 1
+    return 0 if all(result.reached for result in results) else 1
 
 
-def _table(results: Sequence[Any]) -> str:
-    lines = [f"{'comparison':14} {'ours':>22} {'peer':>32} {'ratio':>7}  {'runs':>13}  {'bar':>6}"]
-    for result in results:
-        ours = f"{result.ours} {_median(result.our_rates)}"
-        peer = f"{result.peer} {_median(result.peer_rates)}"
-        low, high = result.spread
-        verdict = "ok" if result.ratio >= result.bar else "MISSED"
-        lines.append(
-            f"{result.name:14} {ours:>22} {peer:>32} {result.ratio:7.2f}  {low:5.2f} – {high:5.2f}  "
-            f"{result.bar:6.2f} {verdict}"
-        )
+def _table(results: "Sequence[Result]") -> str:
+    heads = ("comparison", "ours", "peer", "value", "runs", "bar")
+    rows = [(*result.row(), "ok" if result.reached else "MISSED") for result in results]
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    lines = [_line(heads, widths), *(f"{_line(row, widths)} {row[-1]}" for row in rows)]
     return "\n".join(lines)
 
 
-def _median(rates: Sequence[float]) -> str:
-    return f"{sorted(rates)[len(rates) // 2]:.0f}"
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    name, *others = (cell.rjust(width) for cell, width in zip(cells, widths, strict=False))
+    return "  ".join([name.strip().ljust(widths[0]), *others])
 
 
 def _machine() -> str:
@@ -88,27 +93,15 @@ def _machine() -> str:
     )
 
 
-def _write(args: argparse.Namespace, results: Sequence[Any]) -> None:
+def _write(args: argparse.Namespace, results: "Sequence[Result]") -> None:
     """Beside first, then renamed, so that a file is whole or not there."""
     record = {
         "command": f"genarm bench --models {args.models} --rewards {args.rewards} --requests {args.requests} "
         f"--runs {args.runs} --seed {args.seed}"
         + (f" --threads {args.threads}" if args.threads else "")
-        + (f" --only {args.only}" if args.only else ""),
+        + "".join(f" --only {name}" for name in args.only or ()),
         "machine": _machine(),
-        "results": [
-            {
-                "name": result.name,
-                "ours": result.ours,
-                "peer": result.peer,
-                "unit": "output tokens per second",
-                "our_rates": result.our_rates,
-                "peer_rates": result.peer_rates,
-                "ratio": result.ratio,
-                "bar": result.bar,
-            }
-            for result in results
-        ],
+        "results": [result.record() for result in results],
     }
     beside = args.output.with_name(args.output.name + ".tmp")
     beside.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,25 +1,59 @@
 """`genarm bench` measures both sides on the same work and says what it measured."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from server.bench.scenario import Comparison, compare
+from server.bench.command import ONLY
+from server.bench.comparison import Comparison, compare
+from server.bench.scenarios import SCENARIOS
+from server.bench.scenarios.reports import STAGES, without_reports
+from server.bench.scenarios.steering import Lag
+from server.bench.setup import Setup
+from server.bench.shapes import model_sources
 from server.bench.workload import Workload, output_tokens
 from server.cli import main
+from server.engine import TokenOutput
 
 
-def test_it_prints_and_writes_both_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_and_writes_every_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "result.json"
     options = ["--models", "tiny", "--requests", "3", "--runs", "1", "--output", str(file)]
     assert main(["bench", *options]) in (0, 1)
-    record = json.loads(file.read_text())
-    assert [result["name"] for result in record["results"]] == ["weight 0", "guided batch"]
-    for result in record["results"]:
+    results = {result["name"]: result for result in json.loads(file.read_text())["results"]}
+    assert list(results) == ["weight 0", "guided batch", "report unasked", "report asked", "steering"]
+    lags = results.pop("steering")["lags"]
+    assert len(lags) == 3
+    assert all(0 <= lag < 20 for lag in lags)
+    for result in results.values():
         assert result["ratio"] == result["our_rates"][0] / result["peer_rates"][0]
     assert "weight 0" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_scenarios_that_can_be_chosen_are_those_there_are() -> None:
+    assert tuple(SCENARIOS) == ONLY
+
+
+def test_a_lag_is_as_long_as_the_longest() -> None:
+    assert Lag("x", 2, (0, 1, 2), 2).reached
+    late = Lag("x", 2, (0, 1, 3), 2)
+    assert not late.reached
+    assert late.row().value == "3 steps"
+
+
+def test_what_a_report_is_compared_with_cannot_report(tmp_path: Path) -> None:
+    workload = Workload(requests=1, prompt=(4, 4), response=(8, 8))
+    setup = Setup(model_sources("tiny", 1, tmp_path), workload, 1, lambda: None)
+    engine = setup.engine()
+    (request,) = workload.build(50, setup.rewards, guided=True)
+    engine.add(replace(request, report=True))
+    outputs: list[TokenOutput] = []
+    without_reports(lambda: outputs.extend(engine.step()))
+    outputs += engine.step()
+    assert [output.report is None for output in outputs] == [True, False]
 
 
 @pytest.mark.parametrize(

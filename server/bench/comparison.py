@@ -1,0 +1,86 @@
+"""Comparisons of two ways to do the same work, run in turn so that a noisy machine is noisy for both."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.bench.result import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Output tokens per second of ours and the peer's, one sample a run; ``bar`` is what the ratio has to reach."""
+
+    name: str
+    ours: str
+    peer: str
+    bar: float
+    our_rates: tuple[float, ...]
+    peer_rates: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Median of ours over median of the peer's."""
+        return statistics.median(self.our_rates) / statistics.median(self.peer_rates)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Smallest and largest ratio of runs made one after the other."""
+        ratios = [ours / peer for ours, peer in zip(self.our_rates, self.peer_rates, strict=True)]
+        return min(ratios), max(ratios)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the ratio is at least the bar."""
+        return self.ratio >= self.bar
+
+    def row(self) -> Row:
+        """Medians of both sides, their ratio, and the ratios of single runs."""
+        low, high = self.spread
+        return Row(
+            self.name,
+            f"{self.ours} {statistics.median(self.our_rates):.0f}",
+            f"{self.peer} {statistics.median(self.peer_rates):.0f}",
+            f"{self.ratio:.2f}",
+            f"{low:.2f} – {high:.2f}",
+            f"≥ {self.bar:g}",
+        )
+
+    def record(self) -> Mapping[str, Any]:
+        """All samples."""
+        return {
+            "name": self.name,
+            "ours": self.ours,
+            "peer": self.peer,
+            "unit": "output tokens per second",
+            "our_rates": self.our_rates,
+            "peer_rates": self.peer_rates,
+            "ratio": self.ratio,
+            "bar": self.bar,
+        }
+
+
+def compare(
+    name: str,
+    sides: Sequence[tuple[str, Callable[[], object]]],
+    tokens: int,
+    runs: int,
+    bar: float,
+    tick: Callable[[], object],
+) -> Comparison:
+    """Run both sides ``runs`` times, alternating which goes first, after one run of each that does not count."""
+    (ours, run_ours), (peer, run_peer) = sides
+    rates: dict[str, list[float]] = {ours: [], peer: []}
+    run_ours()
+    run_peer()
+    tick()
+    for number in range(runs):
+        order = [(ours, run_ours), (peer, run_peer)]
+        for label, run in order if number % 2 == 0 else reversed(order):
+            started = time.perf_counter()
+            run()
+            rates[label].append(tokens / (time.perf_counter() - started))
+        tick()
+    return Comparison(name, ours, peer, bar, tuple(rates[ours]), tuple(rates[peer]))

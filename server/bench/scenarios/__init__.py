@@ -1,0 +1,18 @@
+"""The questions `genarm bench` answers, by name; a new one is a new file."""
+
+from collections.abc import Callable, Mapping
+
+from server.bench.result import Result
+from server.bench.scenarios.generate import against_generate
+from server.bench.scenarios.reports import reports_asked, reports_unasked
+from server.bench.scenarios.steering import steering
+from server.bench.scenarios.zero import weight_zero
+from server.bench.setup import Setup
+
+SCENARIOS: Mapping[str, Callable[[Setup], Result]] = {
+    "zero": weight_zero,
+    "generate": against_generate,
+    "unreported": reports_unasked,
+    "reported": reports_asked,
+    "steering": steering,
+}

@@ -1,0 +1,46 @@
+"""What does it cost that a request COULD ask what guidance did?"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from server.bench.comparison import Comparison, compare
+from server.bench.setup import Setup
+from server.bench.workload import output_tokens
+
+STAGES: dict[str, Any] = {
+    "_logprobs": lambda *_: {},
+    "_reports": lambda *_: {},
+    "_limited": lambda _, mixed, __: (mixed, {}),
+}
+"""What stands in the engine for log-probs, reports and max_kl when they are taken out: name → a function that does nothing."""
+
+
+def without_reports(work: Callable[[], Any]) -> None:
+    """``work()`` in an engine that cannot report."""
+    with patch.multiple("server.engine.engine", **STAGES):
+        work()
+
+
+def reports_unasked(setup: Setup) -> Comparison:
+    """No request asks for a report, against the same engine with reporting, log-probs and ``max_kl`` taken out."""
+    engine = setup.engine()
+    requests = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
+    sides = [
+        ("report none", lambda: engine.generate(requests)),
+        ("reporting taken out", lambda: without_reports(lambda: engine.generate(requests))),
+    ]
+    return compare("report unasked", sides, output_tokens(requests), setup.runs, 0.97, setup.tick)
+
+
+def reports_asked(setup: Setup) -> Comparison:
+    """Every request asks for a report of every token, against none that does; no bar, what it costs is to be known."""
+    engine = setup.engine()
+    requests = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
+    reported = [replace(request, report=True) for request in requests]
+    sides = [
+        ("report tokens", lambda: engine.generate(reported)),
+        ("report none", lambda: engine.generate(requests)),
+    ]
+    return compare("report asked", sides, output_tokens(requests), setup.runs, 0.0, setup.tick)
