@@ -9,7 +9,7 @@ import pytest
 from server.bench.command import ONLY
 from server.bench.comparison import Comparison, compare
 from server.bench.scenarios import SCENARIOS
-from server.bench.scenarios.reports import STAGES, without_reports
+from server.bench.scenarios.reports import without_reports
 from server.bench.scenarios.steering import Lag
 from server.bench.setup import Setup
 from server.bench.shapes import model_sources
