@@ -13,7 +13,7 @@ else
 TORCH ?= torch==2.13.0
 endif
 
-.PHONY: serve test test-fast test-clients lint types bench page clean
+.PHONY: serve test test-fast test-clients lint types bench page screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -41,6 +41,10 @@ bench: $(VENV)/.serve
 # Builds the playground from server/playground/source anew; needs npm. What it builds is committed.
 page: $(VENV)/.serve
 	$(BIN)/python -m server.playground.build
+
+# Draws docs/page.png and docs/map.png anew: the demo in a real Chromium.
+screenshots: $(VENV)/.test
+	$(BIN)/python tests/playground/screenshots.py
 
 clean:
 	rm -rf $(VENV) .venvs build *.egg-info

@@ -55,7 +55,11 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
         ("server/config", LOWEST),
         ("server/errors", LOWEST),
         ("server/metrics", LOWEST),
+        ("server/structured", (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.metrics")),
+        ("server/terminal", (*LOWEST, "server.text", "server.structured", "server.config", "server.errors")),
+        ("server/playground", (*LOWEST, "server.text", "server.structured", "server.config", "server.errors")),
         ("server/api", ("server.app", "server.cli", "server.serve_command", "server.evaluate_command")),
+        ("server/api", ("server.bench", "server.terminal")),
     ],
 )
 def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
