@@ -60,7 +60,7 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
             (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.metrics"),
         ),
         ("server/terminal", (*LOWEST, "server.text", "server.structured", "server.config", "server.errors")),
-        ("server/playground", (*LOWEST, "server.text", "server.structured", "server.config")),
+        ("server/playground", (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine")),
         ("server/api", ("server.app", "server.cli", "server.serve_command", "server.evaluate_command")),
         ("server/api", ("server.bench", "server.terminal")),
     ],
