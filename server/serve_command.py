@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument(
         "--model-name", metavar="ID", help="the id clients use (default: the base's last part)"
     )
+    models.add_argument(
+        "--presets", type=Path, metavar="FILE", help="named weights to offer besides, as the page saves them"
+    )
     models.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N, for every model")
     models.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="for every model")
     http = parser.add_argument_group("http")
@@ -97,6 +100,8 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
     if args.threads is not None:
         merged["threads"] = args.threads
     merged["rewards"] = _rewards(merged.get("rewards", ()), args.reward)
+    if args.presets is not None:
+        merged["presets"] = _over(merged.get("presets", {}), _presets(args.presets))
     for section, names in (
         ("http", ("host", "port", "api_key_file", "max_queue", "drain_seconds")),
         ("engine", ("max_sequences", "kv_tokens", "deterministic")),
@@ -136,6 +141,13 @@ def _rewards(declared: Any, flags: Sequence[str]) -> Any:
         else:
             rewards.append({"name": name, "model": model})
     return rewards
+
+
+def _presets(file: Path) -> dict[str, Any]:
+    declared = read_config_file(file)
+    if set(declared) != {"presets"} or not isinstance(declared["presets"], dict):
+        raise UserError(f"{file}: must hold the key presets and no other")
+    return declared["presets"]
 
 
 def _demo() -> dict[str, Any]:

@@ -63,6 +63,30 @@ def test_flags_win_over_the_file_and_leave_the_rest(config: str) -> None:
     assert {made.base.device, *(reward.device for reward in made.rewards)} == {"cuda:1"}
 
 
+def test_presets_of_a_file_join_those_there_are_and_win_over_them(tmp_path: Path) -> None:
+    (tmp_path / "d.yaml").write_text(CONFIG + "presets: {soft: {kind: 0.1}, firm: {kind: 2}}\n")
+    (tmp_path / "presets.yaml").write_text("presets:\n  firm: {kind: 3}\n  mine: {kind: -1}\n")
+    made = deployment("--config", str(tmp_path / "d.yaml"), "--presets", str(tmp_path / "presets.yaml"))
+    assert made.presets == {"soft": {"kind": 0.1}, "firm": {"kind": 3.0}, "mine": {"kind": -1.0}}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("presets: {x: {kind: 1}}\nmodel: m\n", "the key presets and no other"),
+        ("presets: [x]\n", "the key presets and no other"),
+        ("presets: {x: {nobody: 1}}\n", "nobody"),
+        ("- x\n", "must be a mapping"),
+    ],
+)
+def test_a_file_of_presets_holds_presets_of_rewards_there_are(
+    content: str, named: str, config: str, tmp_path: Path
+) -> None:
+    (tmp_path / "presets.yaml").write_text(content)
+    with pytest.raises(UserError, match=named):
+        deployment("--config", config, "--presets", str(tmp_path / "presets.yaml"))
+
+
 def test_without_arguments_the_demo_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     from arm_models.demo import deployment as demo
 
