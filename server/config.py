@@ -68,6 +68,7 @@ class EngineSettings(Section):
     deterministic: Annotated[bool, Field(strict=True)] = False
     gpu_memory_fraction: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.8
     cpu_cache_bytes: Count = 2 << 30
+    prefix_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.25
 
 
 class HttpSettings(Section):

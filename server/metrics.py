@@ -111,6 +111,9 @@ class _LoadCollector(Collector):
         yield self._total("num_preemptions", "Sequences put off to make room.", stats.preemptions)
         computed = stats.prompt_tokens_computed
         yield self._total("prompt_tokens_computed", "Prompt tokens that the base has read.", computed)
+        queries, hits = stats.prefix_queries, stats.prefix_hits
+        yield self._total("prefix_cache_queries", "Prompt tokens that the base was asked to read.", queries)
+        yield self._total("prefix_cache_hits", "Those of them that an earlier request had.", hits)
 
     def _total(self, name: str, text: str, value: float) -> CounterMetricFamily:
         family = CounterMetricFamily(f"genarm_{name}", text, labels=["model_name"])

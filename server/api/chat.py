@@ -161,7 +161,7 @@ class ChatRequest:
             model=ticket.model,
             system_fingerprint=self._runtime.fingerprint,
             choices=[self._choice(index, answer) for index, answer in enumerate(answers)],
-            usage=usage(ticket, generation.tokens),
+            usage=usage(generation, generation.tokens),
             guidance=self._guidance(generation),
             **extra,
         )
@@ -177,7 +177,7 @@ class ChatRequest:
 
         def chunk(choices: list[schema.ChunkChoice], **extra: Any) -> bytes:
             if options.include_usage and "usage" not in extra:
-                extra["usage"] = usage(ticket, said) if options.continuous_usage_stats else None
+                extra["usage"] = usage(generation, said) if options.continuous_usage_stats else None
             return sse.event(self._chunk(ticket, choices, extra))
 
         try:
@@ -196,7 +196,7 @@ class ChatRequest:
                     if choice is not None:
                         yield chunk([choice], **guidance)
             if options.include_usage:
-                yield chunk([], usage=usage(ticket, generation.tokens))
+                yield chunk([], usage=usage(generation, generation.tokens))
             yield sse.DONE
         except ApiError as error:
             yield sse.error_event(error)

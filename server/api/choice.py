@@ -65,6 +65,7 @@ class Choice:
         self.tokens = 0
         self.tally = Tally()
         self.prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
+        self.cached_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.first_token: float | None = None
         self.last_token: float | None = None
@@ -85,6 +86,7 @@ class Choice:
             return []
         if output.prompt_logprobs is not None:
             self.prompt_logprobs = output.prompt_logprobs
+        self.cached_tokens = output.cached_tokens
         pieces = self._take(output) if output.token >= 0 else []
         if self._stops.hit or output.finish_reason == "stop":
             return pieces + self.finish("stop")

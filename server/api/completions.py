@@ -132,7 +132,7 @@ class TextRequest:
         answer = self._completion(
             generation,
             choices,
-            usage=usage(generation.ticket, generation.tokens),
+            usage=usage(generation, generation.tokens),
             guidance=guidance_report(generation, summary=self._body.report != "none"),
         )
         return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
@@ -141,13 +141,13 @@ class TextRequest:
         """For each choice its text as it comes (with ``echo`` its prompt first) and its finish_reason; with the
         last of these ``guidance``; usage when asked for; [DONE].
         """
-        ticket, options = generation.ticket, self._body.stream_options or schema.StreamOptions()
+        options = self._body.stream_options or schema.StreamOptions()
         answers = [Answer() for _ in generation.choices]
         said = ended = 0
 
         def chunk(choices: list[schema.CompletionChoice], **extra: Any) -> bytes:
             if options.include_usage and "usage" not in extra:
-                extra["usage"] = usage(ticket, said) if options.continuous_usage_stats else None
+                extra["usage"] = usage(generation, said) if options.continuous_usage_stats else None
             return sse.event(self._completion(generation, choices, **extra))
 
         try:
@@ -164,7 +164,7 @@ class TextRequest:
                     answers[piece.index] = Answer(begun=True)
                     yield chunk([choice], **extra)
             if options.include_usage:
-                yield chunk([], usage=usage(ticket, generation.tokens))
+                yield chunk([], usage=usage(generation, generation.tokens))
             yield sse.DONE
         except ApiError as error:
             yield sse.error_event(error)

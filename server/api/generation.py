@@ -78,6 +78,11 @@ class Generation:
         return sum(choice.tokens for choice in self.choices)
 
     @property
+    def cached_tokens(self) -> int:
+        """Tokens of the base's prompts that were not read again because an earlier request had them."""
+        return sum(choice.cached_tokens for choice in self.choices)
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return self.error is not None or all(choice.finish_reason is not None for choice in self.choices)

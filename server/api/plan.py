@@ -113,6 +113,7 @@ class Plan:
                         grammar=grammar,
                         report=self.body.report != "none",
                         max_kl=self.guidance.max_kl,
+                        salt=self._state.owner,
                     )
                 )
         return Generation(ticket, choices), sequences

@@ -248,7 +248,7 @@ def _check(body: ResponseRequest) -> None:
 
 
 def _usage(generation: Generation) -> ResponseUsage:
-    counted = usage(generation.ticket, generation.tokens)
+    counted = usage(generation, generation.tokens)
     return ResponseUsage(
         input_tokens=counted.prompt_tokens,
         input_tokens_details=InputTokensDetails(

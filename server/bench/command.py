@@ -14,7 +14,7 @@ from arm_models.errors import UserError
 if TYPE_CHECKING:
     from server.bench.result import Result
 
-ONLY = ("zero", "generate", "unreported", "reported", "steering")
+ONLY = ("zero", "generate", "unreported", "reported", "prefix", "steering")
 """The scenarios; named here so that `--help` needs no torch."""
 
 
@@ -61,9 +61,7 @@ def run(args: argparse.Namespace) -> int:
         setup = Setup(sources, workload, args.runs, bar.update)
         results = [SCENARIOS[name](setup) for name in names]
     print(_table(results))
-    print(
-        f"\n{_machine()}, {torch.get_num_threads()} torch threads; tokens per second, medians of {args.runs}"
-    )
+    print(f"\n{_machine()}, {torch.get_num_threads()} torch threads; medians of {args.runs}")
     if args.output is not None:
         _write(args, results)
     return 0 if all(result.reached for result in results) else 1

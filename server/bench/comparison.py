@@ -11,7 +11,7 @@ from server.bench.result import Row
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Output tokens per second of ours and the peer's, one sample a run; ``bar`` is what the ratio has to reach."""
+    """Rates of ours and the peer's in ``unit``, one sample a run; ``bar`` is what the ratio of their medians has to reach."""
 
     name: str
     ours: str
@@ -19,6 +19,7 @@ class Comparison:
     bar: float
     our_rates: tuple[float, ...]
     peer_rates: tuple[float, ...]
+    unit: str = "output tokens per second"
 
     @property
     def ratio(self) -> float:
@@ -54,7 +55,7 @@ class Comparison:
             "name": self.name,
             "ours": self.ours,
             "peer": self.peer,
-            "unit": "output tokens per second",
+            "unit": self.unit,
             "our_rates": self.our_rates,
             "peer_rates": self.peer_rates,
             "ratio": self.ratio,

@@ -29,11 +29,14 @@ class Setup:
         """Torch threads of both sides."""
         return torch.get_num_threads()
 
-    def engine(self, *, guided: bool = True) -> Engine:
-        """An engine on freshly loaded models with room for all requests; without the rewards unless ``guided``."""
+    def engine(self, *, guided: bool = True, prefix_share: float = 0.0) -> Engine:
+        """An engine on freshly loaded models with room for all requests; without the rewards unless ``guided``.
+
+        Unless told so it keeps no prompts: every run is to read them all.
+        """
         register_attention()
         sources = self.sources if guided else self.sources[:1]
         family = load_family(sources[0], sources[1:], attention=ATTENTION)
         most = self.workload.requests
-        config = EngineConfig(max_sequences=most, max_step_tokens=max(512, most))
+        config = EngineConfig(max_sequences=most, max_step_tokens=max(512, most), prefix_share=prefix_share)
         return Engine(build_members(family, config), config)

@@ -15,6 +15,7 @@ class EngineConfig:
         deterministic: give every row of a batch the same bits it has alone, where the device can (checked at start).
         gpu_memory_fraction: share of the GPU memory free after loading that the caches may take.
         cpu_cache_bytes: memory the caches on the CPU may take together.
+        prefix_share: of each cache, what prompts may take that are kept for later ones; requests have precedence.
 
     Raises:
         ValueError: a limit is not positive, or a step could not hold a chunk or one token of every sequence.
@@ -27,6 +28,7 @@ class EngineConfig:
     deterministic: bool = False
     gpu_memory_fraction: float = 0.8
     cpu_cache_bytes: int = 2 << 30
+    prefix_share: float = 0.25
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "prefill_chunk", "max_step_tokens", "cpu_cache_bytes"):
@@ -36,6 +38,8 @@ class EngineConfig:
             raise ValueError(f"kv_tokens must be at least 64, not {self.kv_tokens}")
         if not 0 < self.gpu_memory_fraction <= 1:
             raise ValueError(f"gpu_memory_fraction must be in (0, 1], not {self.gpu_memory_fraction}")
+        if not 0 <= self.prefix_share <= 1:
+            raise ValueError(f"prefix_share must be in [0, 1], not {self.prefix_share}")
         needed = max(self.max_sequences, self.prefill_chunk)
         if self.max_step_tokens < needed:
             raise ValueError(

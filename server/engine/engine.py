@@ -23,7 +23,8 @@ class EngineStats:
     """What an engine is doing; counters run from its start.
 
     ``prompt_tokens_computed``: tokens of prompts that the base ran; copies of what it ran for another response not counted.
-    ``cache_usage``: share of each member's blocks in use, 0 to 1.
+    ``cache_usage``: share of each member's blocks in use, 0 to 1; what is kept of prompts is not in use.
+    ``prefix_queries``: tokens of prompts the base was asked to read; ``prefix_hits``: those of them it had read before.
     """
 
     running: int
@@ -32,6 +33,8 @@ class EngineStats:
     steps: int
     cache_usage: Mapping[str, float]
     prompt_tokens_computed: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
 
 
 class Engine:
@@ -130,6 +133,7 @@ class Engine:
         }
         self._fork(step)
         self._read(step, logits)
+        self._keep(step)
         if not step.drawing:
             return []
         parts = contributions(step, logits)
@@ -169,6 +173,8 @@ class Engine:
             self._steps,
             usage,
             scheduler.prompt_tokens_computed,
+            scheduler.prefix_queries,
+            scheduler.prefix_hits,
         )
 
     def check_integrity(self) -> None:
@@ -186,6 +192,12 @@ class Engine:
                 continue
             for name in follower.active:
                 self.members[name].cache.copy(leader.id, follower.id, leader.total(name))
+
+    def _keep(self, step: Step) -> None:
+        """Keep the prompts that were read to their end in this step."""
+        for sequence in step.drawing:
+            if not sequence.response and sequence.id not in step.forks:
+                self._scheduler.keep_prefix(sequence)
 
     def _read(self, step: Step, logits: Mapping[str, torch.Tensor]) -> None:
         """Collect log-probs of prompts that were read in this step."""
@@ -261,7 +273,14 @@ class Engine:
             prompt = tuple(sequence.prompt_logprobs)
         if fault is None and sequence.request.sampling.max_tokens == 0:
             self._scheduler.remove(sequence)
-            return TokenOutput(sequence.id, 0, -1, "length", prompt_logprobs=prompt)
+            return TokenOutput(
+                sequence.id,
+                0,
+                -1,
+                "length",
+                prompt_logprobs=prompt,
+                cached_tokens=sequence.cached_tokens,
+            )
         if fault is None:
             try:
                 sequence.append(token)
@@ -273,7 +292,8 @@ class Engine:
         reason = sequence.finish_reason()
         if reason is not None:
             self._scheduler.remove(sequence)
-        return TokenOutput(sequence.id, index, token, reason, None, logprobs, prompt, report)
+        cached = sequence.cached_tokens
+        return TokenOutput(sequence.id, index, token, reason, None, logprobs, prompt, report, cached)
 
     def _check(self, request: SequenceRequest) -> None:
         if request.id in self._scheduler:

@@ -12,8 +12,11 @@ function of its own position alone (:func:`capacity_for`), never of who shares t
 arithmetic independent of its neighbours.
 
 Memory is counted in blocks of :data:`BLOCK` tokens, and what is allocated never exceeds the budget.
+
+A row that nobody needs may be *offered* instead of freed: it stays readable until its room is needed, and counts as free.
 """
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -95,20 +98,34 @@ class KVCache:
         self._slabs: dict[int, Slab] = {}
         self._rows: dict[Hashable, tuple[Slab, int]] = {}
         self._used_blocks = 0
+        self._offered: OrderedDict[Hashable, None] = OrderedDict()  # used longest ago first
+        self._offered_blocks = 0
+
+    def __contains__(self, owner: Hashable) -> bool:
+        return owner in self._rows
 
     @property
     def free_blocks(self) -> int:
-        """Blocks that no context owns."""
-        return self.num_blocks - self._used_blocks
+        """Blocks that no context owns, and those of offered rows."""
+        return self.num_blocks - self._used_blocks + self._offered_blocks
+
+    @property
+    def offered_blocks(self) -> int:
+        """Blocks of offered rows."""
+        return self._offered_blocks
 
     @property
     def allocated_blocks(self) -> int:
         """Blocks for which memory is held, used or not; never above ``num_blocks``."""
         return sum(slab.allocated * slab.capacity for slab in self._slabs.values()) // BLOCK
 
+    def blocks_for(self, length: int) -> int:
+        """Blocks of a row of ``length`` tokens."""
+        return capacity_for(length) // BLOCK
+
     def fits(self, length: int) -> bool:
         """Whether a new context of ``length`` tokens would find room now."""
-        return capacity_for(length) // BLOCK <= self.free_blocks
+        return self.blocks_for(length) <= self.free_blocks
 
     def row(self, owner: Hashable) -> Row:
         """Where ``owner``'s row lies now. Raises ``KeyError`` when it has none."""
@@ -117,15 +134,18 @@ class KVCache:
     def reserve(self, owner: Hashable, length: int) -> bool:
         """Make sure ``owner`` has a row of at least ``length`` tokens; what it already holds is kept.
 
-        Returns False, with nothing changed, when the budget does not allow it.
+        Offered rows go where there is no other room. Returns False, with nothing changed, when the budget does not allow it.
         """
         capacity = capacity_for(length)
         held = self._rows.get(owner)
         if held is not None and held[0].capacity >= capacity:
             return True
         held_blocks = held[0].capacity // BLOCK if held else 0
-        if capacity // BLOCK - held_blocks > self.free_blocks:
+        more = capacity // BLOCK - held_blocks
+        if more > self.free_blocks:
             return False
+        while more > self.num_blocks - self._used_blocks:
+            self.evict()
         if held is None:
             self._append(owner, capacity)
         else:
@@ -137,12 +157,32 @@ class KVCache:
         (giver, place), (taker, index) = self._rows[source], self._rows[target]
         taker.data[:, :, index, :, :length] = giver.data[:, :, place, :, :length]
 
+    def offer(self, owner: Hashable) -> None:
+        """``owner``'s row may be taken when there is need. Raises ``KeyError`` when it has none."""
+        slab, _ = self._rows[owner]
+        self._offered[owner] = None
+        self._offered_blocks += slab.capacity // BLOCK
+
+    def touch(self, owner: Hashable) -> None:
+        """An offered row was of use: others go first. Raises ``KeyError`` when it is not offered."""
+        self._offered.move_to_end(owner)
+
+    def evict(self) -> bool:
+        """Free the offered row that was used longest ago; False when there is none."""
+        if not self._offered:
+            return False
+        self.free(next(iter(self._offered)))
+        return True
+
     def free(self, owner: Hashable) -> None:
         """Give ``owner``'s row back; an owner without a row is left as it is."""
         held = self._rows.pop(owner, None)
         if held is None:
             return
         slab, index = held
+        if owner in self._offered:
+            del self._offered[owner]
+            self._offered_blocks -= slab.capacity // BLOCK
         self._used_blocks -= slab.capacity // BLOCK
         last = slab.owners.pop()
         if last != owner:
@@ -164,7 +204,9 @@ class KVCache:
                 assert self._rows[owner] == (slab, index)
         assert len(self._rows) == sum(len(slab.owners) for slab in self._slabs.values())
         assert self._used_blocks == sum(slab.capacity // BLOCK for slab, _ in self._rows.values())
+        assert self._offered_blocks == sum(self._rows[owner][0].capacity // BLOCK for owner in self._offered)
         assert 0 <= self.free_blocks <= self.num_blocks
+        assert self._used_blocks <= self.num_blocks
         assert self.allocated_blocks <= self.num_blocks
 
     def _append(self, owner: Hashable, capacity: int) -> None:

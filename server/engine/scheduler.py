@@ -6,15 +6,17 @@ Memory goes to the oldest first: when it runs out, the youngest gives everything
 
 Sequences of one group read the same prompts. The first of them reads; the others are held until it draws its first token,
 and join it there. One that comes too late for that (there was no room) copies what a running one has, as far as the grid goes.
+So does every sequence whose prompt begins as an earlier one did, from what was kept of that.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from server.engine.config import EngineConfig
 from server.engine.kv_cache import KVCache
 from server.engine.member import Chunk
+from server.engine.prefix_cache import PrefixCache
 from server.engine.sequence import Sequence
 
 
@@ -39,7 +41,13 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.preemptions = 0
         self.prompt_tokens_computed = 0
+        self.prefix_queries = 0
+        self.prefix_hits = 0
         self._caches = caches
+        self._prefixes = {
+            name: PrefixCache(cache, config.prefill_chunk, int(cache.num_blocks * config.prefix_share))
+            for name, cache in caches.items()
+        }
         self._config = config
         self._sequences: dict[str, Sequence] = {}
 
@@ -76,6 +84,12 @@ class Scheduler:
         """Give back what one member holds of a sequence; it will read from the start if it is weighted in again."""
         self._caches[member].free(sequence.id)
         sequence.contexts[member].computed = 0
+
+    def keep_prefix(self, sequence: Sequence) -> None:
+        """Keep the prompts, which a sequence has just read, for others."""
+        for member in sequence.active:
+            prompt = sequence.contexts[member].prompt
+            self._prefixes[member].keep(sequence.request.salt, prompt, sequence.id)
 
     def schedule(self) -> Step:
         """Plan the next step; every planned chunk has its room reserved."""
@@ -142,18 +156,35 @@ class Scheduler:
         return not sequence.response and first is not sequence
 
     def _inherit(self, sequence: Sequence) -> None:
-        """Copy what running sequences of its group have read of the prompt, in whole chunks of the grid; the last chunk is
-        always computed, for its logits."""
-        size = self._config.prefill_chunk
+        """Copy what has been read of the prompt before, in whole chunks of the grid; the last chunk is always computed, for its
+        logits."""
         if sequence.reading:
             return
         for member in sequence.active:
-            whole = (len(sequence.contexts[member].prompt) - 1) // size * size
-            for other in sequence.group:
-                if other in self.running and 0 < whole <= other.contexts[member].computed:
-                    self._caches[member].copy(other.id, sequence.id, whole)
-                    sequence.contexts[member].computed = whole
-                    break
+            source = self._read_before(sequence, member)
+            if source is not None:
+                owner, length = source
+                self._caches[member].copy(owner, sequence.id, length)
+                sequence.contexts[member].computed = length
+        self._count(sequence)
+
+    def _read_before(self, sequence: Sequence, member: str) -> tuple[Hashable, int] | None:
+        """Whose row holds most of a sequence's prompt: a running one's of its group, or a kept one; and how many tokens."""
+        size, prompt = self._config.prefill_chunk, sequence.contexts[member].prompt
+        whole = (len(prompt) - 1) // size * size
+        for other in sequence.group:
+            if other in self.running and 0 < whole <= other.contexts[member].computed:
+                return other.id, whole
+        return self._prefixes[member].find(sequence.request.salt, prompt)
+
+    def _count(self, sequence: Sequence) -> None:
+        """What the base need not read, once for each prompt: not again after preemption, nor for those that share it."""
+        if sequence.preemptions or sequence.group[0] is not sequence:
+            return
+        base = next(iter(sequence.contexts.values()))
+        sequence.cached_tokens = base.computed
+        self.prefix_queries += len(base.prompt)
+        self.prefix_hits += base.computed
 
     def _fork(self, leader: Sequence, step: Step) -> None:
         """Let the rest of the group, as far as there is room, draw beside ``leader``, which has just read the prompt."""

@@ -109,6 +109,7 @@ class SequenceRequest:
         grammar: what the response must match, if anything.
         report: whether each token comes with what guidance did to it.
         max_kl: nats that a token's KL(mix ‖ base) may reach; beyond it that step's weights are scaled down.
+        salt: prompts are shared with requests of the same salt only.
     """
 
     id: str
@@ -118,6 +119,7 @@ class SequenceRequest:
     grammar: Grammar | None = None
     report: bool = False
     max_kl: float | None = None
+    salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class TokenOutput:
     ``index`` counts response tokens from 0. ``finish_reason`` is None while the response goes on, else "stop", "length",
     "abort" or "error"; with the last two, and where ``max_tokens`` is 0, ``token`` is -1; ``error`` says what happened.
     ``prompt_logprobs`` comes with the first output: one entry per prompt token, None for the first, which nothing predicts.
+    ``cached_tokens``: of the base's prompt, those that were not computed for this response because an earlier request had them;
+    outputs that differ only in that are equal.
     """
 
     id: str
@@ -167,6 +171,7 @@ class TokenOutput:
     logprobs: TokenLogprobs | None = None
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     report: TokenReport | None = None
+    cached_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)
@@ -182,7 +187,7 @@ class Sequence:
     """State of one response; owned by the scheduler's thread.
 
     ``group``: the sequences that read the same prompts, this one among them, in the order in which they came.
-    ``prompt_logprobs``: of the prompt tokens read so far, where they are asked for.
+    ``prompt_logprobs``: of the prompt tokens read so far, where they are asked for. ``cached_tokens``: see :class:`TokenOutput`.
     """
 
     request: SequenceRequest
@@ -194,6 +199,7 @@ class Sequence:
     response: list[int] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     preemptions: int = 0
+    cached_tokens: int = 0
 
     @classmethod
     def begin(cls, request: SequenceRequest, group: list["Sequence"] | None = None) -> "Sequence":

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from server.bench.result import Result
 from server.bench.scenarios.generate import against_generate
+from server.bench.scenarios.prefix import second_request
 from server.bench.scenarios.reports import reports_asked, reports_unasked
 from server.bench.scenarios.steering import steering
 from server.bench.scenarios.zero import weight_zero
@@ -14,5 +15,6 @@ SCENARIOS: Mapping[str, Callable[[Setup], Result]] = {
     "generate": against_generate,
     "unreported": reports_unasked,
     "reported": reports_asked,
+    "prefix": second_request,
     "steering": steering,
 }

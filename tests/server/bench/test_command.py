@@ -23,7 +23,14 @@ def test_it_prints_and_writes_every_comparison(tmp_path: Path, capsys: pytest.Ca
     options = ["--models", "tiny", "--requests", "3", "--runs", "1", "--output", str(file)]
     assert main(["bench", *options]) in (0, 1)
     results = {result["name"]: result for result in json.loads(file.read_text())["results"]}
-    assert list(results) == ["weight 0", "guided batch", "report unasked", "report asked", "steering"]
+    assert list(results) == [
+        "weight 0",
+        "guided batch",
+        "report unasked",
+        "report asked",
+        "same system prompt",
+        "steering",
+    ]
     lags = results.pop("steering")["lags"]
     assert len(lags) == 3
     assert all(0 <= lag < 20 for lag in lags)
