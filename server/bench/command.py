@@ -14,7 +14,18 @@ from arm_models.errors import UserError
 if TYPE_CHECKING:
     from server.bench.result import Result
 
-ONLY = ("zero", "generate", "unreported", "reported", "prefix", "steering")
+ONLY = (
+    "zero",
+    "generate",
+    "static",
+    "stream",
+    "http",
+    "sweep",
+    "unreported",
+    "reported",
+    "prefix",
+    "steering",
+)
 """The scenarios; named here so that `--help` needs no torch."""
 
 

@@ -2,11 +2,19 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.bench.result import Row
+
+
+class Side(NamedTuple):
+    """One way to do the work: what it is called, the work itself, and how many tokens it writes."""
+
+    label: str
+    run: Callable[[], object]
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +72,17 @@ class Comparison:
 
 
 def compare(
-    name: str,
-    sides: Sequence[tuple[str, Callable[[], object]]],
-    tokens: int,
-    runs: int,
-    bar: float,
-    tick: Callable[[], object],
+    name: str, ours: Side, peer: Side, runs: int, bar: float, tick: Callable[[], object]
 ) -> Comparison:
     """Run both sides ``runs`` times, alternating which goes first, after one run of each that does not count."""
-    (ours, run_ours), (peer, run_peer) = sides
-    rates: dict[str, list[float]] = {ours: [], peer: []}
-    run_ours()
-    run_peer()
+    rates: dict[Side, list[float]] = {ours: [], peer: []}
+    ours.run()
+    peer.run()
     tick()
     for number in range(runs):
-        order = [(ours, run_ours), (peer, run_peer)]
-        for label, run in order if number % 2 == 0 else reversed(order):
+        for side in (ours, peer) if number % 2 == 0 else (peer, ours):
             started = time.perf_counter()
-            run()
-            rates[label].append(tokens / (time.perf_counter() - started))
+            side.run()
+            rates[side].append(side.tokens / (time.perf_counter() - started))
         tick()
-    return Comparison(name, ours, peer, bar, tuple(rates[ours]), tuple(rates[peer]))
+    return Comparison(name, ours.label, peer.label, bar, tuple(rates[ours]), tuple(rates[peer]))

@@ -1,10 +1,14 @@
 """A server in a process of its own, as its users have it."""
 
+import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from server.bench.setup import Setup
 
@@ -16,22 +20,37 @@ def running_server(setup: Setup) -> Iterator[str]:
     Raises:
         RuntimeError: it did not become ready.
     """
+    with tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder:
+        config = Path(folder, "deployment.yaml")
+        config.write_text(json.dumps(_deployment(setup)))  # JSON is YAML
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            yield _url(process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)  # the second one ends what still runs
+            process.wait(timeout=30)
+
+
+def _deployment(setup: Setup) -> dict[str, Any]:
     base, *rewards = setup.sources
-    options = ["--base", base.path, "--model-name", "bench", "--port", "0", "--threads", str(setup.threads)]
-    options += [f"--reward={reward.name}={reward.path}" for reward in rewards]
-    options += ["--max-sequences", str(setup.workload.requests)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "server.cli", "serve", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        yield _url(process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)  # the second one ends what still runs
-        process.wait(timeout=30)
+    most = setup.workload.requests
+    return {
+        "model": "bench",
+        "base": {"model": str(Path(base.path).absolute())},
+        "rewards": [
+            {"name": reward.name, "model": str(Path(reward.path).absolute()), "default": 0.0}
+            for reward in rewards
+        ],
+        "threads": setup.threads,
+        "engine": {"max_sequences": most, "max_step_tokens": max(512, most), "prefix_share": 0.0},
+        "http": {"max_queue": max(256, most)},
+    }
 
 
 def _url(process: "subprocess.Popen[str]") -> str:

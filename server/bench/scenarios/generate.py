@@ -1,19 +1,49 @@
 """What is one batch of requests with different weights worth?"""
 
+from dataclasses import replace
+
 from arm_models.loading import Family, load_family
-from server.bench.comparison import Comparison, compare
-from server.bench.peer import generate_one_by_one
+from server.bench.comparison import Comparison, Side, compare
+from server.bench.peer import generate
 from server.bench.setup import Setup
 from server.bench.workload import output_tokens
+
+STATIC = 32
+"""Requests in a static batch of the peer's."""
 
 
 def against_generate(setup: Setup) -> Comparison:
     """All requests at once through the engine, against one at a time through ``generate`` with a LogitsProcessor."""
-    engine = setup.engine()
-    stock: Family = load_family(setup.sources[0], setup.sources[1:], attention="sdpa")
+    engine, stock = setup.engine(), stock_family(setup)
     requests = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
-    sides = [
-        (f"{len(requests)} at once", lambda: engine.generate(requests)),
-        ("generate, one at a time", lambda: generate_one_by_one(stock, requests)),
-    ]
-    return compare("guided batch", sides, output_tokens(requests), setup.runs, 6.0, setup.tick)
+    tokens = output_tokens(requests)
+    ours = Side(f"{len(requests)} at once", lambda: engine.generate(requests), tokens)
+    peer = Side("generate, one at a time", lambda: generate(stock, requests), tokens)
+    return compare("guided batch", ours, peer, setup.runs, 6.0, setup.tick)
+
+
+def against_static(setup: Setup) -> Comparison:
+    """The same against ``generate`` in batches of 32: padded on the left, each as long as its longest response."""
+    engine, stock = setup.engine(), stock_family(setup)
+    requests = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
+    tokens = output_tokens(requests)
+    ours = Side(f"{len(requests)} at once", lambda: engine.generate(requests), tokens)
+    peer = Side(f"generate, {STATIC} at a time", lambda: generate(stock, requests, STATIC), tokens)
+    return compare("static batches", ours, peer, setup.runs, 1.5, setup.tick)
+
+
+def one_stream(setup: Setup) -> Comparison:
+    """One request, of the workload's longest response, against ``generate``."""
+    engine, stock = setup.engine(), stock_family(setup)
+    built = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
+    request = max(built, key=lambda one: one.sampling.max_tokens)
+    requests = [replace(request, sampling=replace(request.sampling, seed=1))]
+    tokens = output_tokens(requests)
+    ours = Side("one stream", lambda: engine.generate(requests), tokens)
+    peer = Side("generate, one stream", lambda: generate(stock, requests), tokens)
+    return compare("one stream", ours, peer, setup.runs, 1 / 0.75, setup.tick)
+
+
+def stock_family(setup: Setup) -> Family:
+    """The models with transformers' own attention."""
+    return load_family(setup.sources[0], setup.sources[1:], attention="sdpa")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from server.bench.comparison import Comparison, compare
+from server.bench.comparison import Comparison, Side, compare
 from server.bench.setup import Setup
 from server.bench.workload import output_tokens
 
@@ -27,11 +27,10 @@ def reports_unasked(setup: Setup) -> Comparison:
     """No request asks for a report, against the same engine with reporting, log-probs and ``max_kl`` taken out."""
     engine = setup.engine()
     requests = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
-    sides = [
-        ("report none", lambda: engine.generate(requests)),
-        ("reporting taken out", lambda: without_reports(lambda: engine.generate(requests))),
-    ]
-    return compare("report unasked", sides, output_tokens(requests), setup.runs, 0.97, setup.tick)
+    tokens = output_tokens(requests)
+    ours = Side("report none", lambda: engine.generate(requests), tokens)
+    peer = Side("reporting taken out", lambda: without_reports(lambda: engine.generate(requests)), tokens)
+    return compare("report unasked", ours, peer, setup.runs, 0.97, setup.tick)
 
 
 def reports_asked(setup: Setup) -> Comparison:
@@ -39,8 +38,7 @@ def reports_asked(setup: Setup) -> Comparison:
     engine = setup.engine()
     requests = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
     reported = [replace(request, report=True) for request in requests]
-    sides = [
-        ("report tokens", lambda: engine.generate(reported)),
-        ("report none", lambda: engine.generate(requests)),
-    ]
-    return compare("report asked", sides, output_tokens(requests), setup.runs, 0.0, setup.tick)
+    tokens = output_tokens(requests)
+    ours = Side("report tokens", lambda: engine.generate(reported), tokens)
+    peer = Side("report none", lambda: engine.generate(requests), tokens)
+    return compare("report asked", ours, peer, setup.runs, 0.0, setup.tick)

@@ -1,6 +1,6 @@
 """Does a reward at weight 0 cost anything?"""
 
-from server.bench.comparison import Comparison, compare
+from server.bench.comparison import Comparison, Side, compare
 from server.bench.setup import Setup
 from server.bench.workload import output_tokens
 
@@ -11,8 +11,7 @@ def weight_zero(setup: Setup) -> Comparison:
     vocab = with_rewards.members["base"].vocab_size
     zero = setup.workload.build(vocab, setup.rewards, guided=False)
     plain = setup.workload.build(vocab, [], guided=False)
-    sides = [
-        ("rewards at weight 0", lambda: with_rewards.generate(zero)),
-        ("no rewards", lambda: without.generate(plain)),
-    ]
-    return compare("weight 0", sides, output_tokens(zero), setup.runs, 0.97, setup.tick)
+    tokens = output_tokens(zero)
+    ours = Side("rewards at weight 0", lambda: with_rewards.generate(zero), tokens)
+    peer = Side("no rewards", lambda: without.generate(plain), tokens)
+    return compare("weight 0", ours, peer, setup.runs, 0.97, setup.tick)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from server.bench.command import ONLY
-from server.bench.comparison import Comparison, compare
+from server.bench.comparison import Comparison, Side, compare
 from server.bench.scenarios import SCENARIOS
 from server.bench.scenarios.reports import without_reports
 from server.bench.scenarios.steering import Lag
@@ -26,6 +26,10 @@ def test_it_prints_and_writes_every_comparison(tmp_path: Path, capsys: pytest.Ca
     assert list(results) == [
         "weight 0",
         "guided batch",
+        "static batches",
+        "one stream",
+        "over HTTP",
+        "sweep",
         "report unasked",
         "report asked",
         "same system prompt",
@@ -80,8 +84,9 @@ def test_misuse_is_one_line(options: list[str], message: str, capsys: pytest.Cap
 
 def test_both_sides_run_equally_often_and_take_turns_at_going_first() -> None:
     calls: list[str] = []
-    sides = [("ours", lambda: calls.append("ours")), ("peer", lambda: calls.append("peer"))]
-    result = compare("turns", sides, 10, 2, 1.0, lambda: None)
+    ours = Side("ours", lambda: calls.append("ours"), 10)
+    peer = Side("peer", lambda: calls.append("peer"), 10)
+    result = compare("turns", ours, peer, 2, 1.0, lambda: None)
     assert calls == ["ours", "peer", "ours", "peer", "peer", "ours"]
     assert len(result.our_rates) == len(result.peer_rates) == 2
 

@@ -1,0 +1,42 @@
+"""What is a sweep of weights over the same prompts worth in one batch?"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from server.bench.comparison import Comparison, Side, compare
+from server.bench.setup import Setup
+from server.bench.workload import output_tokens
+from server.engine import Engine, SequenceRequest
+
+VECTORS = 11
+
+
+def sweep(setup: Setup) -> Comparison:
+    """Eleven weight vectors to every prompt, a prompt's in one group that reads it once, against one request at a time.
+
+    One at a time takes so long that only one vector of each prompt is written.
+    """
+    engine = setup.engine()
+    prompts = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
+    groups = [_vectors(request) for request in prompts]
+    flat = [request for group in groups for request in group]
+    alone = [group[number % VECTORS] for number, group in enumerate(groups)]
+    ours = Side(f"{VECTORS} vectors at once", lambda: _all_at_once(engine, groups), output_tokens(flat))
+    peer = Side("one at a time", lambda: [engine.generate([one]) for one in alone], output_tokens(alone))
+    return compare("sweep", ours, peer, setup.runs, 8.0, setup.tick)
+
+
+def _vectors(request: SequenceRequest) -> list[SequenceRequest]:
+    """The first reward from 0 to 1 while the others go from 1 to 0; first those in which all are weighted, so that what the
+    group shares is read for all."""
+    first, *others = [name for name in request.mix if name != "base"]
+    steps = sorted((number / (VECTORS - 1) for number in range(VECTORS)), key=lambda step: step in (0, 1))
+    mixes = [{"base": 1.0, first: step} | dict.fromkeys(others, 1 - step) for step in steps]
+    return [replace(request, id=f"{request.id}/{number}", mix=mix) for number, mix in enumerate(mixes)]
+
+
+def _all_at_once(engine: Engine, groups: Sequence[Sequence[SequenceRequest]]) -> None:
+    for group in groups:
+        engine.add(*group)
+    while engine.has_work:
+        engine.step()
