@@ -54,6 +54,7 @@ class Structure:
         self._choice = _choice(body)
         self._tools = body.tools or () if self._choice else ()
         self._ends = not body.ignore_eos
+        self._answers = body.n or 1
         self._called = any(message.tool_calls for message in body.messages)
 
     @property
@@ -73,8 +74,7 @@ class Structure:
                 await self._read_format(server, runtime, required=False)
             if self._schema is None:
                 return Form()
-            grammar = json_schema(self._schema, SCHEMA)
-            return Form(await server.grammars.compile(grammar, param=SCHEMA, ends=self._ends))
+            return Form(await self._compiled(server, json_schema(self._schema, SCHEMA), SCHEMA))
         format = await self._read_format(server, runtime, required=True)
         assert format is not None, "it is required"
         choice = self._choice
@@ -92,7 +92,7 @@ class Structure:
             ),
             param="tools",
         )
-        return Form(await server.grammars.compile(grammar, param="tools", ends=self._ends), shown)
+        return Form(await self._compiled(server, grammar, "tools"), shown)
 
     def message(self) -> Message:
         """What a choice's text is made into; ``form`` comes first."""
@@ -101,6 +101,9 @@ class Structure:
         forced = self._choice.mode != "auto"
         reader = ToolReader(self._format, forced=forced, opening=self._schema is not None)
         return ToolMessage(reader, named=self._choice.mode == "named")
+
+    async def _compiled(self, server: Serving, grammar: str, param: str) -> Grammar:
+        return await server.grammars.compile(grammar, param=param, ends=self._ends, answers=self._answers)
 
     async def _read_format(self, server: Serving, runtime: Runtime, *, required: bool) -> ToolFormat | None:
         ends = server.grammars.vocabulary.end_texts

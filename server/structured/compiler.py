@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KEPT = 64
+KEPT = 32
 """Compiled grammars that are kept, the ones used last."""
+
+SHARED = 64
+"""Answers after which a grammar is compiled anew: those made from one share its automata, which grow with all they write."""
 
 SECONDS = 10.0
 """What compiling one grammar may take."""
@@ -28,13 +32,21 @@ QUEUE_SECONDS = 30.0
 """What waiting for the grammars before it may take."""
 
 ITEMS_IN_ROW = 8_000
-LEXER_STATES = 50_000
-"""Bounds of one answer's parser: alternatives at one place, which grow with the properties of an object, and states of its
+LEXER_STATES = 20_000
+"""Bounds of a compiled grammar: alternatives at one place, which grow with the properties of an object, and states of its
 automata, at 1 to 2 kB each.
 """
 
 MakeMatcher = Callable[[], TokenMatcher]
 """Makes the matcher of one answer."""
+
+
+@dataclass
+class _Compiled:
+    """One grammar, ready, and how many answers may be made from it by now."""
+
+    origin: LLMatcher
+    answers: int = 0
 
 
 class GrammarCompiler:
@@ -43,11 +55,12 @@ class GrammarCompiler:
     def __init__(self, vocabulary: Vocabulary, *, seconds: float = SECONDS) -> None:
         self.vocabulary = vocabulary
         self._seconds = seconds
-        self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._kept: OrderedDict[str, _Compiled] = OrderedDict()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
 
-    async def compile(self, grammar: str, *, param: str, ends: bool = True) -> MakeMatcher:
-        """Matchers of ``grammar``, a Lark grammar as llguidance reads it. Call it on the event loop.
+    async def compile(self, grammar: str, *, param: str, ends: bool = True, answers: int = 1) -> MakeMatcher:
+        """Matchers of ``grammar``, a Lark grammar as llguidance reads it, for so many ``answers``. Call it on the event
+        loop.
 
         ``ends`` is the matchers' (see ``TokenMatcher``); ``param`` is the field that the grammar was made from.
 
@@ -56,40 +69,38 @@ class GrammarCompiler:
             Unavailable: other grammars take too long.
         """
         compiled = self._kept.get(grammar)
-        if compiled is None:
-            compiled = await self._compiled(grammar, param)
+        if compiled is None or compiled.answers >= SHARED:
+            compiled = await self._bounded(lambda: _compile(grammar, param, self.vocabulary), param)
             self._kept[grammar] = compiled
+        compiled.answers += answers
         self._kept.move_to_end(grammar)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        return partial(_matcher, compiled, self.vocabulary, ends)
+        return partial(_matcher, compiled.origin, self.vocabulary, ends)
 
     async def run(self, work: Callable[[], T], *, param: str) -> T:
         """The result of ``work()``, which makes grammars or asks the vocabulary, in the thread that compiles.
 
         Raises:
-            InvalidRequest: the tokenizer cannot be used; ``param`` is the field that asks for it.
+            InvalidRequest: the tokenizer cannot be used, or it takes too long; ``param`` is the field that asks for it.
+            Unavailable: other grammars take too long.
         """
-
-        def prepared() -> T:
-            _prepare(self.vocabulary, param)
-            return work()
-
-        return await asyncio.get_running_loop().run_in_executor(self._worker, prepared)
+        return await self._bounded(work, param)
 
     def stop(self) -> None:
         """Drops what has not begun; returns at once."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    async def _compiled(self, grammar: str, param: str) -> LLMatcher:
+    async def _bounded(self, work: Callable[[], T], param: str) -> T:
+        """The result of ``work()`` in the one thread, unless it or its turn takes too long."""
         loop, begun = asyncio.get_running_loop(), asyncio.Event()
 
-        def work() -> LLMatcher:
+        def prepared() -> T:
             _prepare(self.vocabulary, param)
             loop.call_soon_threadsafe(begun.set)
-            return _compile(grammar, param, self.vocabulary)
+            return work()
 
-        future = loop.run_in_executor(self._worker, work)
+        future = loop.run_in_executor(self._worker, prepared)
         done = asyncio.ensure_future(begun.wait())
         try:
             await asyncio.wait((future, done), timeout=QUEUE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -116,25 +127,25 @@ def _prepare(vocabulary: Vocabulary, param: str) -> None:
         ) from error
 
 
-def _compile(grammar: str, param: str, vocabulary: Vocabulary) -> LLMatcher:
+def _compile(grammar: str, param: str, vocabulary: Vocabulary) -> _Compiled:
     from llguidance import LLMatcher, LLParserLimits
 
     limits = LLParserLimits(
         max_items_in_row=ITEMS_IN_ROW, max_lexer_states=LEXER_STATES, verbose_errors=False
     )
     try:
-        compiled = LLMatcher(vocabulary.tokens, grammar, log_level=0, limits=limits)
+        origin = LLMatcher(vocabulary.tokens, grammar, log_level=0, limits=limits)
     except BaseException as error:  # a panic of the compiler is no Exception; it is about this grammar
         raise InvalidRequest(f"'{param}' cannot be compiled.", param=param) from error
-    if compiled.is_error():
-        raise InvalidRequest(f"'{param}' is not supported: {clip(compiled.get_error())}", param=param)
+    if origin.is_error():
+        raise InvalidRequest(f"'{param}' is not supported: {clip(origin.get_error())}", param=param)
     try:
-        _matcher(compiled, vocabulary, ends=True)
+        _matcher(origin, vocabulary, ends=True)
     except MatchError as error:
         raise InvalidRequest(f"'{param}' allows no answer: {clip(error)}.", param=param) from None
-    return compiled
+    return _Compiled(origin)
 
 
-def _matcher(compiled: LLMatcher, vocabulary: Vocabulary, ends: bool) -> TokenMatcher:
-    # The copy shares nothing with its origin, which therefore stays before the first token.
-    return TokenMatcher(compiled.deep_copy(), vocabulary, ends=ends)
+def _matcher(origin: LLMatcher, vocabulary: Vocabulary, ends: bool) -> TokenMatcher:
+    # A copy goes its own way through the grammar; its origin stays before the first token.
+    return TokenMatcher(origin.deep_copy(), vocabulary, ends=ends)

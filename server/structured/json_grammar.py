@@ -62,15 +62,16 @@ def check_schema(schema: Mapping[str, Any], param: str) -> None:
     Raises:
         InvalidRequest: as ``json_schema``.
     """
-    if _depth(schema) > MAX_DEPTH:
+    depth, values = _extent(schema)
+    if depth > MAX_DEPTH:
         raise InvalidRequest(f"'{param}' nests deeper than {MAX_DEPTH} levels.", param=param)
-    if len(_compact(schema)) > MAX_SCHEMA:
+    if values > MAX_SCHEMA or len(_compact(schema)) > MAX_SCHEMA:
         raise InvalidRequest(f"'{param}' is larger than {MAX_SCHEMA} characters.", param=param)
     properties, multiples = 0, []
     for part in _schemas(schema):
         _check_part(part, param)
         properties += len(_mapping(part.get("properties")))
-        if isinstance(part.get("multipleOf"), int | float):
+        if type(part.get("multipleOf")) in (int, float):
             multiples.append(part["multipleOf"])
     if properties > MAX_PROPERTIES:
         raise InvalidRequest(f"'{param}' has more than {MAX_PROPERTIES} properties.", param=param)
@@ -115,27 +116,33 @@ def _schemas(schema: Any) -> Iterator[Mapping[str, Any]]:
                     pending.append(value)
 
 
-def _depth(value: Any) -> int:
-    """Objects and lists within one another, counted no further than needed."""
-    depth, level = 0, [value]
-    while level and depth <= MAX_DEPTH:
-        level = [
-            child
-            for part in level
-            if isinstance(part, Mapping | list | tuple)
-            for child in (part.values() if isinstance(part, Mapping) else part)
-        ]
+def _extent(value: Any) -> tuple[int, int]:
+    """Objects and lists within one another, and values in all of them, counted no further than needed: a value is at
+    least a character.
+    """
+    depth, count, level = 0, 1, [value]
+    while level and depth <= MAX_DEPTH and count <= MAX_SCHEMA:
+        inner: list[Any] = []
+        for part in level:
+            if isinstance(part, Mapping):
+                inner.extend(part.values())
+            elif isinstance(part, list | tuple):
+                inner.extend(part)
+        level = inner
         depth += bool(level)
-    return depth
+        count += len(level)
+    return depth, count
 
 
 def _common_multiple(values: list[int | float]) -> int:
     if not values:
         return 1
+    # Tiny and huge values make integers of hundreds of digits; they are over the bound by far.
+    if any(abs(value) > MAX_MULTIPLE for value in values):
+        return MAX_MULTIPLE + 1
     exact = [abs(Decimal(repr(value))) for value in values if math.isfinite(value) and value]
     places = [max(0, -int(value.normalize().as_tuple().exponent)) for value in exact]
-    # Tiny and huge values make integers of hundreds of digits; they are over the bound by far.
-    if any(place > 15 for place in places) or any(value > MAX_MULTIPLE for value in exact):
+    if any(place > 15 for place in places):
         return MAX_MULTIPLE + 1
     return math.lcm(*(int(value.scaleb(max(places))) for value in exact)) if exact else 1
 

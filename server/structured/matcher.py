@@ -19,7 +19,7 @@ class TokenMatcher:
     """Follows one answer through a compiled grammar; see ``server.engine.sequence.Matcher``. For one thread at a time.
 
     Args:
-        compiled: nobody else's, standing before the answer's first token.
+        compiled: a copy of one's own, standing before the answer's first token.
         ends: whether the tokens that end an answer may be drawn where the grammar allows the end. Without them the answer
             goes on until nothing else can follow.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,29 @@ def test_a_form_that_cannot_be_is_refused_by_name(forms: Any, format: Any, param
     assert error["param"] == param
     assert error["type"] == "invalid_request_error"
     assert len(error["message"]) < 400
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"items":' * 100 + "{}" + "}" * 100,
+        '{"enum":[' + ",".join(['"abcdefgh"'] * 100_000) + "]}",
+        '{"anyOf":[' + ",".join(["{}"] * 350_000) + "]}",
+    ],
+    ids=["100 deep", "1 MB of text", "1 MB of objects"],
+)
+def test_a_schema_over_a_bound_is_refused_at_once(forms: Any, schema: str) -> None:
+    body = forms.body(response_format=a_format({"here": 0}))
+    begun = time.monotonic()
+    with forms.client() as client:
+        response = client.post(
+            "/v1/chat/completions",
+            content=json.dumps(body).replace('{"here": 0}', schema),
+            headers={"content-type": "application/json"},
+        )
+    assert time.monotonic() - begun < 5
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "response_format.json_schema.schema"
 
 
 def test_the_openai_client_parses_into_a_model(forms: Any) -> None:

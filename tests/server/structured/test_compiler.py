@@ -1,5 +1,6 @@
 import asyncio
 import json
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -58,6 +59,40 @@ def test_a_grammar_is_compiled_once_and_the_oldest_is_forgotten(
     assert compiled == [a, b, c, b]
 
 
+def test_answers_after_many_others_meet_no_limit_that_those_used_up(
+    vocabulary: Vocabulary, write: Callable[..., tuple[str, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Matchers of one compiled grammar share its automata: some thirty answers together meet a limit of 325 states."""
+    monkeypatch.setattr(compiler, "LEXER_STATES", 325)
+    monkeypatch.setattr(compiler, "SHARED", 16)
+    properties = {
+        "when": {"type": "string", "format": "date-time"},
+        "where": {"type": "string", "format": "uri", "maxLength": 30},
+        "who": {"type": "string", "pattern": "^[a-z]{1,30}@[a-z]{1,30}$"},
+    }
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+    async def work() -> None:
+        under_test = GrammarCompiler(vocabulary)
+        # All are asked for before the first is written, some of them three at a time.
+        makers = [
+            await under_test.compile(json_schema(schema, "field"), param="field", answers=answers)
+            for answers in (1, 3) * 20
+        ]
+        for seed, make in enumerate(makers):
+            for _ in range(1 + seed % 2 * 2):
+                _, ended = write(make(), vocabulary, random.Random(seed))
+                assert ended
+        under_test.stop()
+
+    asyncio.run(work())
+
+
 def test_compiling_holds_neither_the_event_loop_nor_its_caller_for_ever(
     vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +115,8 @@ def test_compiling_holds_neither_the_event_loop_nor_its_caller_for_ever(
             await under_test.compile(json_schema({"const": "slow"}, "field"), param="field")
         with pytest.raises(Unavailable):  # not this grammar's fault
             await under_test.compile(json_object(), param="field")
+        with pytest.raises(Unavailable):
+            await under_test.run(lambda: None, param="field")
         assert time.monotonic() - begun < 10
         release.set()
         await asyncio.sleep(0.1)

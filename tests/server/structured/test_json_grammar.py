@@ -1,3 +1,4 @@
+import contextlib
 import json
 import random
 import string
@@ -5,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from server.errors import InvalidRequest
@@ -147,6 +150,9 @@ def nested(levels: int) -> dict[str, Any]:
         ({"allOf": [{"multipleOf": n} for n in (991, 997, 983)]}, "multipleOf"),
         ({"multipleOf": 1e-300}, "multipleOf"),
         ({"multipleOf": 1e300}, "multipleOf"),
+        ({"multipleOf": 10**4000}, "multipleOf"),
+        ({"multipleOf": float("inf")}, "multipleOf"),
+        ({"enum": [{} for _ in range(MAX_SCHEMA)]}, "larger than"),
     ],
 )
 def test_what_has_no_bounded_grammar_is_refused_by_name(schema: dict[str, Any], reason: str) -> None:
@@ -165,11 +171,68 @@ def test_what_has_no_bounded_grammar_is_refused_by_name(schema: dict[str, Any], 
         {"type": "object", "required": ["a", "b"], "minProperties": 2},
         {"properties": {"a": {"multipleOf": 0.01}, "b": {"multipleOf": 25}}},
         {"multipleOf": 0},
+        {"multipleOf": True},
         {"properties": [1], "required": 5, "minProperties": "x", "multipleOf": "y", "$ref": 7},
     ],
 )
 def test_what_only_looks_like_it_is_not(schema: dict[str, Any]) -> None:
     check_schema(schema, "field")
+
+
+KEYWORDS = (
+    *(
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "patternProperties",
+        "minProperties",
+        "maxProperties",
+    ),
+    *(
+        "items",
+        "prefixItems",
+        "minItems",
+        "maxItems",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "format",
+        "enum",
+        "const",
+    ),
+    *(
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "anyOf",
+        "allOf",
+        "oneOf",
+        "$ref",
+    ),
+    *("$defs", "not", "if", "then", "x-guidance", "default", "title", "a"),
+)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats()
+    | st.sampled_from(
+        ["string", "object", "array", "integer", "#", "#/$defs/a", "^a+$", "(", "date", 10**400, -1]
+    )
+    | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(schema=st.dictionaries(st.sampled_from(KEYWORDS), values, max_size=4))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_schema_is_compiled_or_refused(compile: Compile, schema: dict[str, Any]) -> None:
+    with contextlib.suppress(InvalidRequest):
+        compile(json_schema(schema, "field"))()
 
 
 def test_the_largest_multiple_compiles_in_bounded_time(compile: Compile) -> None:
