@@ -264,6 +264,45 @@ def test_a_deadly_signal_gives_the_terminal_back(
             person.until(lambda: server.engine.aborted)
 
 
+def test_an_interrupt_from_outside_is_the_key_and_gives_the_terminal_back(
+    scripted: Callable[..., Any], sit_down: Callable[..., Any]
+) -> None:
+    with scripted("abc ") as server:
+        person = sit_down("--url", server.url)
+        asked(person, server)
+        server.engine.allow(3)
+        person.see("abc")
+        person.process.send_signal(signal.SIGINT)
+        person.see("stopped")
+        person.until(lambda: server.engine.aborted)
+        person.see("/help")
+        person.process.send_signal(signal.SIGINT)
+        person.see("Ctrl-C again")
+        person.process.send_signal(signal.SIGINT)
+        assert person.leaves() == 0
+        assert given_back(person)
+        assert "Traceback" not in person.shown
+
+
+def test_a_server_that_wants_a_key_gets_it_with_questions_changes_and_stops(
+    scripted: Callable[..., Any], sit_down: Callable[..., Any]
+) -> None:
+    with scripted("abc ", keys=["sk-one", "sk-two"]) as server:
+        stranger = sit_down("--url", server.url, columns=200)
+        stranger.see("asks for an API key")
+        assert stranger.leaves() == 2
+        person = sit_down("--url", server.url, GENARM_API_KEY="sk-two")
+        asked(person, server)
+        server.engine.allow(3)
+        person.see("abc")
+        person.press(LEFT)
+        person.until(lambda: len(server.engine.mixes) == 2)
+        person.press(ESCAPE)
+        person.see("stopped")
+        person.until(lambda: server.engine.aborted)
+        assert "sk-two" not in person.raw.decode()
+
+
 def test_an_error_of_our_own_gives_the_terminal_back(sit_down: Callable[..., Any], pretender: Any) -> None:
     broken = (
         "import sys; from server.cli import main; from server.terminal.editor import Editor; "
