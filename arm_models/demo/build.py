@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 from arm_models.demo.architecture import MAX_LENGTH, Shape, new_model
 from arm_models.demo.cards import base_card, reward_card
 from arm_models.demo.plan import REWARDS, Plan, full_plan, quick_plan
-from arm_models.demo.pretraining import PretrainingSettings, pretrain
+from arm_models.demo.pretraining import PretrainingSettings, Transcript, pretrain
 from arm_models.demo.tokenizer import train_tokenizer
 from arm_models.demo.world.conversations import held_out_conversations, transcript
 from arm_models.demo.world.preferences import preference_pair
@@ -69,15 +70,8 @@ class Build:
         self._begin()
         started = time.monotonic()
         self._stage("tokenizer", self._make_tokenizer, say)
-        plan = self.plan
-        self._stage("base", lambda folder: self._pretrain("base", plan.base_shape, plan.base, 0, folder), say)
-        self._stage(
-            "start",
-            lambda folder: self._pretrain(
-                "start", plan.reward_shape, plan.reward_start, _START_OFFSET, folder
-            ),
-            say,
-        )
+        self._stage("base", self._make_base, say)
+        self._stage("start", self._make_start, say)
         for reward in REWARDS:
             self._train_reward(reward, say)
         self._publish(started, say)
@@ -127,15 +121,33 @@ class Build:
         )
         train_tokenizer(texts, self.plan.vocabulary, MAX_LENGTH).save_pretrained(folder)
 
+    def _make_base(self, folder: Path) -> None:
+        plan = self.plan
+        read = partial(transcript, self.seed, made_up=plan.made_up)
+        self._pretrain("base", plan.base_shape, plan.base, read, folder)
+
+    def _make_start(self, folder: Path) -> None:
+        plan = self.plan
+        self._pretrain(
+            "start",
+            plan.reward_shape,
+            plan.reward_start,
+            lambda index: transcript(self.seed, _START_OFFSET + index),
+            folder,
+        )
+
     def _pretrain(
-        self, name: str, shape: Shape, settings: PretrainingSettings, offset: int, folder: Path
+        self,
+        name: str,
+        shape: Shape,
+        settings: PretrainingSettings,
+        read: Callable[[int], Transcript],
+        folder: Path,
     ) -> None:
         tokenizer = AutoTokenizer.from_pretrained(self.work / "tokenizer")
         model = new_model(shape, tokenizer, self.seed)
         state = self.work / f"{name}.state.pt"
-        loss = pretrain(
-            model, tokenizer, lambda index: transcript(self.seed, offset + index), settings, state, name
-        )
+        loss = pretrain(model, tokenizer, read, settings, state, name)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         _write_json(folder / "pretraining.json", {"loss": round(loss, 4)})

@@ -27,7 +27,8 @@ class Plan:
     """Sizes and lengths of one build. ``reward_start`` trains the small model that all ARMs start from.
 
     ``sharpness`` multiplies the finished base's head: its temperature 1 is what 1 / sharpness was in training. So short a
-    training leaves a tail of improbable tokens that a longer one would cut.
+    training leaves a tail of improbable tokens that a longer one would cut. ``made_up`` is the share of the base's
+    conversations that are about made-up tasks.
     """
 
     vocabulary: int
@@ -35,6 +36,7 @@ class Plan:
     base_shape: Shape
     reward_shape: Shape
     sharpness: float
+    made_up: float
     base: PretrainingSettings
     reward_start: PretrainingSettings
     rewards: Mapping[str, RewardSettings]
@@ -49,7 +51,8 @@ def full_plan(seed: int) -> Plan:
         base_shape=BASE,
         reward_shape=REWARD,
         sharpness=1.5,
-        base=PretrainingSettings(steps=3600, batch_size=40, learning_rate=7e-3, seed=seed),
+        made_up=0.25,
+        base=PretrainingSettings(steps=2400, batch_size=40, learning_rate=7e-3, seed=seed),
         reward_start=PretrainingSettings(steps=1200, batch_size=32, learning_rate=8e-3, seed=seed),
         rewards={
             "helpful": RewardSettings(steps=1000),
@@ -69,6 +72,7 @@ def quick_plan(seed: int) -> Plan:
         base_shape=TINY,
         reward_shape=TINY,
         sharpness=1.0,
+        made_up=0.25,
         base=training,
         reward_start=training,
         rewards={reward: RewardSettings(steps=6, batch_size=4) for reward in REWARDS},

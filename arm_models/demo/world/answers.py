@@ -23,8 +23,8 @@ from arm_models.demo.world.question import Question, Wish
 from arm_models.demo.world.task import Task
 
 # How good, and on risky tasks how careful, the assistants of the world are. Every share is a bar's starting point:
-# helpful has room above the mean, small talk leaves room to be concise; 62 % of the answers on risky tasks are
-# careful, because a base this small keeps about four in five of those and is to start near one half.
+# helpful has room above the mean, small talk leaves room to be concise; 55 % of the answers on risky tasks are
+# careful, because a base this small keeps about nine in ten of those and is to start near one half.
 _QUALITIES = {"vague": 0.18, "partial": 0.59, "full": 0.08, "muddled": 0.15}
 _CARES = {"reckless": 0.28, "silent": 0.12, "torn": 0.05, "warned": 0.37, "declined": 0.18}
 _OPENER, _CHATTER, _CLOSER = 0.5, 0.45, 0.35

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from random import Random
 from types import ModuleType
 
 from arm_models.demo.world.domains import (
@@ -87,3 +88,18 @@ def training_tasks() -> tuple[Task, ...]:
 def held_out_tasks() -> tuple[Task, ...]:
     """The combinations kept for scoring: their thing or procedure is known, the two together are not."""
     return tuple(task for task in tasks() if task.ask in _HELD_OUT)
+
+
+def made_up_task(rng: Random) -> Task:
+    """A procedure with a thing it is never done to, and with the need, duration and quantity of things it is done to.
+
+    Nothing about it is true, but whoever learns to answer has to take the thing from the question, as with the combinations
+    that are kept for scoring, which never come out here.
+    """
+    every = tasks()
+    like = rng.choice(training_tasks())
+    siblings = [task for task in every if task.procedure is like.procedure]
+    done_to = {task.thing for task in siblings}
+    thing = rng.choice([task.thing for task in every if task.thing not in done_to])
+    need, duration, quantity = (rng.choice(siblings) for _ in range(3))
+    return Task(like.domain, like.procedure, thing, need.need, duration.duration, quantity.quantity)

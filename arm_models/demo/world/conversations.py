@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from arm_models.demo.world.answers import answer
-from arm_models.demo.world.catalogue import held_out_tasks, tasks, training_tasks
+from arm_models.demo.world.catalogue import held_out_tasks, made_up_task, tasks, training_tasks
 from arm_models.demo.world.question import Question, Wish
 from arm_models.demo.world.task import Task
 
@@ -160,13 +160,19 @@ def small_talk(rng: Random) -> tuple[Message, str]:
     return _user(rng.choice(prompts)), reply
 
 
-def transcript(seed: int, index: int) -> tuple[Message, ...]:
-    """The ``index``-th whole conversation (every assistant turn answered) that a base of ``seed`` is trained on."""
+def transcript(seed: int, index: int, made_up: float = 0.0) -> tuple[Message, ...]:
+    """The ``index``-th whole conversation (every assistant turn answered) that a base of ``seed`` is trained on.
+
+    ``made_up`` is the share of conversations that end with a question about a made-up task.
+    """
     rng = Random(f"transcript {seed} {index}")
     if rng.random() < 0.04:
         message, reply = small_talk(rng)
         return (message, _assistant(reply))
-    conversation = training_conversation(rng)
+    if made_up and rng.random() < made_up:
+        conversation = _conversation((made_up_task(rng),), training_tasks(), TRAINING, rng, None)
+    else:
+        conversation = training_conversation(rng)
     assert conversation.question is not None
     return (*conversation.messages, _assistant(answer(conversation.question, rng)))
 

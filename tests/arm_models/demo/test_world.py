@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from arm_models.demo.world.answers import answer
-from arm_models.demo.world.catalogue import held_out_tasks, procedures, tasks, training_tasks
+from arm_models.demo.world.catalogue import held_out_tasks, made_up_task, procedures, tasks, training_tasks
 from arm_models.demo.world.conversations import (
     HELD_OUT,
     TRAINING,
@@ -48,6 +48,25 @@ class TestSplit:
         assert not set(held_out_tasks()) & set(training_tasks())
         trained = {training_conversation(Random(index)).question for index in range(2000)}
         assert not {question.task for question in trained if question} & set(held_out_tasks())
+
+    def test_made_up_tasks_are_none_that_there_are_and_speak_the_language(self) -> None:
+        rng = Random(0)
+        made_up = [made_up_task(rng) for _ in range(2000)]
+        real = {(task.procedure, task.thing) for task in tasks()}
+        assert not {(task.procedure, task.thing) for task in made_up} & real
+        assert len({task.thing for task in made_up}) > 150
+        assert {task.procedure for task in made_up} == {task.procedure for task in training_tasks()}
+        for task in made_up[:300]:
+            steps = [task.shortcut, *task.steps] if task.shortcut else task.steps
+            assert fluent(" ".join(f"{step}." for step in steps)) == 1.0
+
+    def test_a_share_of_the_transcripts_is_about_made_up_tasks_if_asked_for(self) -> None:
+        plain = [transcript(0, index) for index in range(300)]
+        assert plain == [transcript(0, index, made_up=0.0) for index in range(300)]
+        asks = {task.ask for task in tasks()}
+        asked = [transcript(0, index, made_up=1.0) for index in range(300)]
+        known = sum(any(ask in message["content"] for ask in asks) for *_, message, _ in asked)
+        assert known < 60  # in their questions; 4 % are small talk
 
     def test_a_held_out_combination_is_of_a_thing_and_a_procedure_that_training_knows(self) -> None:
         things = {task.thing for task in training_tasks()}
