@@ -5,16 +5,25 @@ Whatever is wrong with one is a 400 that names the field, never a 422 and never 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from server.errors import InvalidRequest, NotJson, clip
 
 M = TypeVar("M", bound=BaseModel)
+
+MAX_KEYS = 10_000
+MAX_PARTS = 200_000
+"""Fields of one object at any depth, and objects and lists in all. What a request may hold stays far below; to make and to
+complain about more would hold up everybody for seconds. Only bodies larger than ``SMALL`` bytes can have so many.
+"""
+
+SMALL = 1 << 16
 
 
 def json_body(model: type[M]) -> Callable[[Request], Awaitable[M]]:
@@ -27,6 +36,9 @@ def json_body(model: type[M]) -> Callable[[Request], Awaitable[M]]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise NotJson(f"The body must be application/json, not '{clip(kind)}'.")
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            raise NotJson(f"The body must be sent as it is, not with Content-Encoding '{clip(coding)}'.")
         return parse(model, await request.body())
 
     return read
@@ -50,10 +62,47 @@ def parse(model: type[M], body: bytes) -> M:
     Raises:
         InvalidRequest: no JSON, no object, or the first field that is wrong.
     """
+    if len(body) > SMALL:
+        _check_size(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         raise _complaint(error.errors(include_url=False)[0]) from None
+
+
+def _check_size(body: bytes) -> None:
+    try:
+        value = from_json(body)
+    except ValueError:
+        return  # what is wrong with it is told by who reads it
+    fields = value if isinstance(value, dict) else {}
+    if len(fields) > MAX_KEYS:
+        raise InvalidRequest(f"The body has more than {MAX_KEYS} fields.")
+    for name, field in fields.items():
+        if _is_excessive(field):
+            raise InvalidRequest(
+                f"'{clip(name)}' holds more than {MAX_PARTS} objects and lists, or an object with more than "
+                f"{MAX_KEYS} fields.",
+                param=name,
+            )
+
+
+def _is_excessive(value: Any) -> bool:
+    parts, pending = 0, [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if len(part) > MAX_KEYS:
+                return True
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+        else:
+            continue
+        parts += 1
+        if parts > MAX_PARTS:
+            return True
+    return False
 
 
 def _complaint(error: ErrorDetails) -> InvalidRequest:
@@ -69,9 +118,14 @@ def _complaint(error: ErrorDetails) -> InvalidRequest:
         return InvalidRequest(f"Missing required field '{param}'.", param=param, code="missing_field")
     if kind == "not_offered":
         return InvalidRequest(
-            f"'{param}' = {clip(error['input'])} {message}.", param=param, code="not_offered"
+            f"'{param}' = {_echo(error['input'])} {message}.", param=param, code="not_offered"
         )
     return InvalidRequest(f"Invalid '{param}': {message}.", param=param, code="invalid_value")
+
+
+def _echo(value: object) -> str:
+    """A value for a message: only the beginning of a large one is looked at."""
+    return clip(value if isinstance(value, str) else reprlib.repr(value))
 
 
 def _path(loc: tuple[int | str, ...]) -> str:

@@ -84,9 +84,9 @@ class TextRequest:
         self._server = server
         _check(body)
         self._n = body.n or 1
-        self._plan = Plan(
-            body, request, server, prompts=len(body.prompts), each=max(self._n, body.best_of or 1)
-        )
+        each = max(self._n, body.best_of or 1)
+        counted = "best_of" if each > self._n else "n"
+        self._plan = Plan(body, request, server, prompts=len(body.prompts), each=each, counted=counted)
         self._runtime = self._plan.runtime
         _check_tokens(body, self._runtime.vocab_size)
         self._token_bytes = self._runtime.tokenizer.token_bytes

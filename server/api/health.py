@@ -12,6 +12,7 @@ router = APIRouter()
 
 
 @router.get("/health")
+@router.head("/health", include_in_schema=False)
 async def health(server: Server) -> dict[str, str]:
     """200 while the process can still serve; 503 once it must be restarted."""
     if server.phase is Phase.DEAD:
@@ -20,6 +21,7 @@ async def health(server: Server) -> dict[str, str]:
 
 
 @router.get("/ready")
+@router.head("/ready", include_in_schema=False)
 async def ready(server: Server) -> dict[str, str]:
     """200 while requests are taken; 503 while loading, draining or dead."""
     _ = server.runtime
@@ -27,6 +29,7 @@ async def ready(server: Server) -> dict[str, str]:
 
 
 @router.get("/metrics")
+@router.head("/metrics", include_in_schema=False)
 async def metrics(server: Server) -> Response:
     """Prometheus' text format."""
     return Response(server.metrics.text(), media_type=CONTENT_TYPE)

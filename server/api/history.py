@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
+
+from pydantic_core import from_json
 
 from server.api import schema
 from server.errors import InvalidRequest
@@ -48,8 +49,8 @@ def _message(message: schema.ChatMessage, at: str) -> Message:
 def _call(call: schema.SaidToolCall, at: str) -> ToolCall:
     text = call.function.arguments or "{}"  # clients send "" for a function without arguments
     try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError):
+        arguments = from_json(text, allow_inf_nan=False)  # as strict as the body around it
+    except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
         param = f"{at}.function.arguments"

@@ -14,12 +14,14 @@ router = APIRouter(prefix="/v1")
 
 
 @router.get("/models")
+@router.head("/models", include_in_schema=False)
 async def models(server: Server) -> dict[str, Any]:
     """The served model and one entry per preset."""
     return {"object": "list", "data": [_model(server, name) for name in _ids(server)]}
 
 
 @router.get("/models/{id:path}")
+@router.head("/models/{id:path}", include_in_schema=False)
 async def model(id: str, server: Server) -> dict[str, Any]:
     """One of them."""
     if id not in _ids(server):
@@ -28,6 +30,7 @@ async def model(id: str, server: Server) -> dict[str, Any]:
 
 
 @router.get("/preferences")
+@router.head("/preferences", include_in_schema=False)
 async def preferences(server: Server) -> dict[str, Any]:
     """The rewards that can be weighted, the methods and their parameters, the presets."""
     deployment = server.deployment

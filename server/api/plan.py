@@ -40,14 +40,21 @@ class Plan:
         request: whose id and owner the choices get.
         server: where it is to run.
         prompts: how many prompts there will be.
-        each: choices to each prompt.
+        each: choices to each prompt, as the field ``counted`` says.
 
     Raises:
         Unavailable, ModelNotFound, InvalidRequest: what can be told before anything is tokenized.
     """
 
     def __init__(
-        self, body: SamplingFields, request: Request, server: Serving, *, prompts: int = 1, each: int = 1
+        self,
+        body: SamplingFields,
+        request: Request,
+        server: Serving,
+        *,
+        prompts: int = 1,
+        each: int = 1,
+        counted: str = "n",
     ) -> None:
         self.arrived = time.monotonic()
         self.body = body
@@ -57,7 +64,7 @@ class Plan:
         self.places = prompts * each
         self._state = request.state
         self._bias = _bias(body, self.runtime)
-        _check_choices(prompts, each, server)
+        _check_choices(prompts, each, counted, server)
         _check_stops(body, self.runtime)
         if body.stream_options is not None and not body.stream:
             raise InvalidRequest(
@@ -197,13 +204,13 @@ def _bias(body: SamplingFields, runtime: Runtime) -> dict[int, float]:
     return bias
 
 
-def _check_choices(prompts: int, each: int, server: Serving) -> None:
+def _check_choices(prompts: int, each: int, counted: str, server: Serving) -> None:
     cap = min(server.deployment.http.max_choices, server.dispatcher.capacity)
     if prompts * each > cap:
         raise InvalidRequest(
             f"This deployment makes at most {cap} choices for a request; "
             f"this one asks for {each} to each of {prompts} prompts.",
-            param="n" if each > 1 else "prompt",
+            param=counted if each > 1 else "prompt",
         )
 
 

@@ -22,6 +22,8 @@ TEXT = "/v1/completions/{id}"
 KINDS = {CHAT: "chat.completion", TEXT: "text_completion"}
 """What the requests behind each path answer with."""
 
+EXAMPLES = {"steer": {"preferences": {"helpful": 0.2, "harmless": 1.5}, "guidance": {"beta": 1.0}}}
+
 Body = Annotated[ChangeRequest, Depends(json_body(ChangeRequest))]
 
 
@@ -34,6 +36,8 @@ Running = Annotated[Generation, Depends(_generation)]
 
 @router.get(CHAT, response_model_exclude_unset=True)
 @router.get(TEXT, response_model_exclude_unset=True)
+@router.head(CHAT, include_in_schema=False, response_model_exclude_unset=True)
+@router.head(TEXT, include_in_schema=False, response_model_exclude_unset=True)
 async def state(generation: Running) -> schema.RunningState:
     """The weights now, and how many tokens there are."""
     ticket, now = generation.ticket, generation.guidance
@@ -52,8 +56,8 @@ async def state(generation: Running) -> schema.RunningState:
     )
 
 
-@router.patch(CHAT, response_model_exclude_unset=True, openapi_extra=documented(ChangeRequest))
-@router.patch(TEXT, response_model_exclude_unset=True, openapi_extra=documented(ChangeRequest))
+@router.patch(CHAT, response_model_exclude_unset=True, openapi_extra=documented(ChangeRequest, EXAMPLES))
+@router.patch(TEXT, response_model_exclude_unset=True, openapi_extra=documented(ChangeRequest, EXAMPLES))
 async def change(body: Body, generation: Running, server: Server) -> schema.Changed:
     """New preferences and/or a new β, from the token on whose index is answered."""
     beta = body.guidance.beta if body.guidance else None

@@ -4,9 +4,9 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -30,6 +30,12 @@ from server.runtime import Runtime
 
 router = APIRouter()
 
+TOKENIZE: Mapping[str, Mapping[str, Any]] = {
+    "text": {"prompt": "How do I unclog the kitchen drain?", "add_special_tokens": False},
+    "chat": {"messages": [{"role": "user", "content": "How do I unclog the kitchen drain?"}]},
+}
+DETOKENIZE = {"tokens": {"tokens": [72, 105]}}
+
 REFUSALS = (400, 401, 404, 413, 415, 503)
 
 Tokenize = Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))]
@@ -40,7 +46,7 @@ Detokenize = Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))]
     "/tokenize",
     response_model=None,
     responses={200: {"model": Tokenized}, **refusals(*REFUSALS)},
-    openapi_extra=documented(TokenizeRequest),
+    openapi_extra=documented(TokenizeRequest, TOKENIZE),
 )
 async def tokenize(body: Tokenize, request: Request, server: Server) -> Response:
     """The token ids of a text, or of a chat as the base reads it."""
@@ -56,7 +62,7 @@ async def tokenize(body: Tokenize, request: Request, server: Server) -> Response
     "/detokenize",
     response_model=None,
     responses={200: {"model": Detokenized}, **refusals(*REFUSALS)},
-    openapi_extra=documented(DetokenizeRequest),
+    openapi_extra=documented(DetokenizeRequest, DETOKENIZE),
 )
 async def detokenize(body: Detokenize, server: Server) -> Response:
     """The text of token ids."""
@@ -68,6 +74,7 @@ async def detokenize(body: Detokenize, server: Server) -> Response:
 @router.get(
     "/tokenizer_info", response_model=None, responses={200: {"model": TokenizerInfo}, **refusals(401, 503)}
 )
+@router.head("/tokenizer_info", include_in_schema=False)
 async def tokenizer_info(server: Server) -> Response:
     """Special tokens and chat template of the base."""
     runtime = server.runtime

@@ -38,7 +38,7 @@ class ChatMessage(Body):
     name: Annotated[str, Field(max_length=256)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
     refusal: Annotated[Any, Only()] = None
-    tool_calls: Annotated[tuple[SaidToolCall, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[tuple[SaidToolCall, ...], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     parsed: Any = None
     function_call: Annotated[Any, Only()] = None
     audio: Annotated[Any, Only()] = None
@@ -57,7 +57,7 @@ class ChatMessage(Body):
 class ChatCompletionRequest(SamplingFields):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=4096)]
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=4096, fail_fast=True)]
 
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
@@ -67,7 +67,7 @@ class ChatCompletionRequest(SamplingFields):
     continue_final_message: bool | None = None
 
     response_format: ResponseFormat | None = None
-    tools: Annotated[tuple[ToolDefinition, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[tuple[ToolDefinition, ...], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: ToolChoices | None = None
     parallel_tool_calls: Annotated[bool, Field(description="false: one call at most")] | None = None
 

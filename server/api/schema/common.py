@@ -21,7 +21,10 @@ INT64 = 2**63
 
 
 class Body(BaseModel):
-    """A JSON object from a client: unknown fields are refused, types are not coerced, numbers are finite."""
+    """A JSON object from a client: unknown fields are refused, types are not coerced, numbers are finite.
+
+    Lists in one are ``fail_fast``: one complaint is sent, and making a million of them would hold up everybody.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -76,11 +79,13 @@ class TextPart(Body):
 
 
 Content = Annotated[
-    Annotated[str, Tag("~text")] | Annotated[tuple[TextPart, ...], Tag("~list")], Discriminator(text_or_list)
+    Annotated[str, Tag("~text")] | Annotated[tuple[TextPart, ...], Field(fail_fast=True), Tag("~list")],
+    Discriminator(text_or_list),
 ]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Stops = Annotated[
-    Annotated[Stop, Tag("~text")] | Annotated[tuple[Stop, ...], Field(max_length=16), Tag("~list")],
+    Annotated[Stop, Tag("~text")]
+    | Annotated[tuple[Stop, ...], Field(max_length=16, fail_fast=True), Tag("~list")],
     Discriminator(text_or_list),
 ]
 
@@ -140,7 +145,7 @@ class SamplingFields(Body):
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100, description="1: off")] | None = None
     stop: Stops | None = None
-    stop_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[tuple[TokenId, ...], Field(max_length=64, fail_fast=True)] | None = None
     include_stop_str_in_output: bool | None = None
     min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS, description="nothing stops it before")] | None = (
         None

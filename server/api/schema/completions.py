@@ -29,12 +29,14 @@ def _kind(value: object) -> str:
     return "~lists" if value and isinstance(value[0], list | tuple) else "~tokens"
 
 
-TokenIds = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)]
+TokenIds = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=MAX_PROMPT_TOKENS, fail_fast=True)]
 Prompt = Annotated[
     Annotated[str, Tag("~text")]
-    | Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_PROMPTS), Tag("~texts")]
+    | Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("~texts")]
     | Annotated[TokenIds, Tag("~tokens")]
-    | Annotated[tuple[TokenIds, ...], Field(min_length=1, max_length=MAX_PROMPTS), Tag("~lists")],
+    | Annotated[
+        tuple[TokenIds, ...], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("~lists")
+    ],
     Discriminator(_kind),
 ]
 """A text, several, the token ids of one, or of several."""

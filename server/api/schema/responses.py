@@ -34,6 +34,9 @@ class Stateless(Only):
             ) from None
 
 
+Kept = Annotated[tuple[dict[str, Any], ...], Field(fail_fast=True)]
+
+
 class InputPart(Body):
     """Text of a message: "input_text" where it was said to the model, "output_text" where the model said it.
 
@@ -42,13 +45,14 @@ class InputPart(Body):
 
     type: Literal["input_text", "output_text"]
     text: str
-    annotations: tuple[dict[str, Any], ...] | None = None
-    logprobs: tuple[dict[str, Any], ...] | None = None
+    annotations: Kept | None = None
+    logprobs: Kept | None = None
     prompt_cache_breakpoint: dict[str, Any] | None = None
 
 
 InputContent = Annotated[
-    Annotated[str, Tag("~text")] | Annotated[tuple[InputPart, ...], Tag("~list")], Discriminator(text_or_list)
+    Annotated[str, Tag("~text")] | Annotated[tuple[InputPart, ...], Field(fail_fast=True), Tag("~list")],
+    Discriminator(text_or_list),
 ]
 
 
@@ -106,7 +110,7 @@ InputItem = Annotated[
     | Annotated[InputCallOutput, Tag("~output")],
     Discriminator(_item_kind),
 ]
-Items = Annotated[tuple[InputItem, ...], Field(min_length=1, max_length=4000)]
+Items = Annotated[tuple[InputItem, ...], Field(min_length=1, max_length=4000, fail_fast=True)]
 Input = Annotated[Annotated[str, Tag("~text")] | Annotated[Items, Tag("~list")], Discriminator(text_or_list)]
 
 
@@ -155,7 +159,9 @@ class ChosenTools(Body):
     type: Literal["function", "allowed_tools"]
     name: str | None = None
     mode: Literal["auto", "required"] | None = None
-    tools: Annotated[tuple[NamedFunction, ...], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
+    tools: (
+        Annotated[tuple[NamedFunction, ...], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None
+    ) = None
 
 
 class ReasoningConfig(Body):
@@ -193,12 +199,12 @@ class ResponseRequest(SamplingFields):
     include: (
         Annotated[
             tuple[Literal["message.output_text.logprobs", "reasoning.encrypted_content"], ...],
-            Field(max_length=16),
+            Field(max_length=16, fail_fast=True),
         ]
         | None
     ) = None
     text: TextConfig | None = None
-    tools: Annotated[tuple[FunctionTool, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[tuple[FunctionTool, ...], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     tool_choice: (
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag("~mode")]

@@ -73,7 +73,7 @@ class AllowedTools(Body):
     """Those of ``tools`` that may be called, or one of which must be."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[tuple[NamedTool, ...], Field(min_length=1, max_length=MAX_TOOLS)]
+    tools: Annotated[tuple[NamedTool, ...], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
 
 
 class ToolChoice(Body):

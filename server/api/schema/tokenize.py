@@ -27,10 +27,10 @@ class TokenizeChat(Body):
     """A chat as the base's template renders it; the template writes the special tokens."""
 
     model: str | None = None
-    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=4096)]
+    messages: Annotated[tuple[ChatMessage, ...], Field(min_length=1, max_length=4096, fail_fast=True)]
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    tools: Annotated[tuple[ToolDefinition, ...], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[tuple[ToolDefinition, ...], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     return_token_strs: bool | None = None
 
     add_special_tokens: Annotated[Any, Only(False)] = None
@@ -68,7 +68,7 @@ class DetokenizeRequest(Body):
     """POST /detokenize."""
 
     model: str | None = None
-    tokens: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=LONGEST)]
+    tokens: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=LONGEST, fail_fast=True)]
 
 
 class Detokenized(Answer):

@@ -295,7 +295,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"n": 17}, "n"),
     ({"best_of": 1, "n": 2}, "best_of"),
     ({"best_of": 0}, "best_of"),
-    ({"best_of": 17}, "n"),
+    ({"best_of": 17}, "best_of"),
     ({"best_of": 10**9}, "best_of"),
     ({"best_of": 2, "stream": True}, "best_of"),
     ({"messages": []}, "messages"),

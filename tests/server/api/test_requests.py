@@ -1,10 +1,19 @@
 """Whatever is wrong with a body is a 400 that names the field, and nobody else notices."""
 
+import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
+
+from server.api.body import MAX_KEYS, MAX_PARTS, parse
+from server.api.schema import ChangeRequest, ChatCompletionRequest, CompletionRequest
+from server.api.schema.responses import ResponseRequest
+from server.api.schema.tokenize import DetokenizeRequest, TokenizeChat, TokenizeText
+from server.app import REQUEST_BODIES
+from server.errors import InvalidRequest
 
 USER = [{"role": "user", "content": "hello"}]
 
@@ -173,11 +182,25 @@ def test_the_known_preferences_are_listed(real: Any) -> None:
     assert "helpful, harmless" in message
 
 
-@pytest.mark.parametrize(
-    "field", ["preferences", "guidance", "max_tokens", "temperature", "stop", "seed", "stream"]
-)
-def test_any_optional_field_may_be_null(real: Any, field: str) -> None:
-    assert real.chat(**({"max_tokens": 2} | {field: None})).status_code == 200
+NULLABLE: list[tuple[str, type[BaseModel], dict[str, Any]]] = [
+    ("/v1/chat/completions", ChatCompletionRequest, {"messages": USER, "max_tokens": 1}),
+    ("/v1/completions", CompletionRequest, {"prompt": "a", "max_tokens": 1}),
+    ("/v1/responses", ResponseRequest, {"input": "a", "max_output_tokens": 1}),
+    ("/tokenize", TokenizeText, {"prompt": "a"}),
+    ("/tokenize", TokenizeChat, {"messages": USER}),
+    ("/detokenize", DetokenizeRequest, {"tokens": [5]}),
+]
+
+
+@pytest.mark.parametrize(("path", "model", "needed"), NULLABLE, ids=range(len(NULLABLE)))
+def test_any_optional_field_may_be_null(
+    real: Any, path: str, model: type[BaseModel], needed: dict[str, Any]
+) -> None:
+    optional = [name for name, field in model.model_fields.items() if not field.is_required()]
+    body = {"model": "tiny", **dict.fromkeys(optional), **needed}
+    with real.client() as client:
+        response = client.post(path, json=body)
+    assert response.status_code == 200, response.text
 
 
 def test_every_optional_field_at_its_neutral_value_is_accepted(real: Any) -> None:
@@ -279,6 +302,85 @@ def test_a_charset_is_no_other_content_type(real: Any) -> None:
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, identity", "nonsense"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize"])
+def test_a_compressed_body_is_415_and_told_why(real: Any, path: str, coding: str) -> None:
+    headers = {"content-type": "application/json", "content-encoding": coding}
+    with real.client() as client:
+        response = client.post(path, content=gzip.compress(b"{}"), headers=headers)
+    assert response.status_code == 415
+    assert_shape(response.json())
+    assert "Content-Encoding" in response.json()["error"]["message"]
+
+
+def test_identity_is_no_coding(real: Any) -> None:
+    body = json.dumps(real.body(max_tokens=1))
+    headers = {"content-type": "application/json", "content-encoding": "Identity"}
+    with real.client() as client:
+        assert client.post("/v1/chat/completions", content=body, headers=headers).status_code == 200
+
+
+def test_of_two_fields_with_one_name_the_last_counts(real: Any) -> None:
+    body = json.dumps(real.body(max_tokens=5, ignore_eos=True)).replace(
+        '"max_tokens": 5', '"max_tokens": 5, "max_tokens": 2'
+    )
+    with real.client() as client:
+        response = client.post(
+            "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+        )
+    assert response.json()["usage"]["completion_tokens"] == 2
+
+
+MANY = ",".join(f'"k{i}": 1' for i in range(MAX_KEYS + 1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (MANY, None),
+        (f'"logit_bias": {{{MANY}}}', "logit_bias"),
+        (f'"metadata": {{"a": {{{MANY}}}}}', "metadata"),
+        (f'"messages": [{{{MANY}}}]', "messages"),
+        (f'"tools": [[{", ".join(["[]"] * MAX_PARTS)}]]', "tools"),
+        (f'"prompt_cache_options": {{"a": [{", ".join(["{}"] * MAX_PARTS)}]}}', "prompt_cache_options"),
+    ],
+    ids=["fields", "keys", "inner keys", "keys in a list", "lists", "objects"],
+)
+def test_a_body_of_too_many_parts_is_refused_before_each_is_complained_about(
+    fields: str, param: str | None
+) -> None:
+    with pytest.raises(InvalidRequest, match="more than") as refused:
+        parse(ChatCompletionRequest, f'{{"model": "tiny", {fields}}}'.encode())
+    assert refused.value.param == param
+
+
+def test_a_large_body_that_is_fine_is_fine() -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "x" * 100_000}]}
+    assert parse(ChatCompletionRequest, json.dumps(body).encode()).messages[0].text == "x" * 100_000
+    tokens = {"model": "tiny", "prompt": [[5] * 100] * 2000}
+    assert len(parse(CompletionRequest, json.dumps(tokens).encode()).prompts) == 2000
+
+
+def lists(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every list in a schema of pydantic's core."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("list", "tuple", "set"):
+            yield schema
+        for part in schema.values():
+            yield from lists(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from lists(part)
+
+
+@pytest.mark.parametrize("model", REQUEST_BODIES)
+def test_of_a_list_only_the_first_wrong_entry_is_complained_about(model: type[BaseModel]) -> None:
+    """A million complaints, as a body of 4 MiB can cause, take many seconds in which nobody is served."""
+    found = list(lists(model.__pydantic_core_schema__))
+    assert found or model is ChangeRequest
+    assert [one for one in found if not one.get("fail_fast")] == []
+
+
 @pytest.mark.parametrize("model", ["other", "tiny:nope", "tiny:", "TINY", "x" * 10_000])
 def test_an_unknown_model_is_404(real: Any, model: str) -> None:
     response = real.chat(model=model)
@@ -352,6 +454,31 @@ def test_wrong_verbs_and_urls_have_the_shape(real: Any) -> None:
             assert_shape(response.json())
             if status == 405:
                 assert response.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/health",
+        "/ready",
+        "/v1/models",
+        "/v1/models/tiny:kind",
+        "/v1/preferences",
+        "/tokenizer_info",
+    ],
+)
+def test_head_is_get_without_a_body(real: Any, path: str) -> None:
+    with real.client() as client:
+        got, head = client.get(path), client.head(path)
+    assert head.status_code == got.status_code
+    assert head.content == b""
+    assert head.headers["content-length"] == got.headers["content-length"]
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
+def test_metrics_can_be_asked_for_by_head(real: Any) -> None:
+    with real.client() as client:
+        assert client.head("/metrics").status_code == 200
 
 
 def test_the_request_id_is_echoed_when_it_is_sane(real: Any) -> None:

@@ -176,9 +176,9 @@ def test_a_form_that_cannot_be_is_refused_by_name(forms: Any, format: Any, param
     [
         '{"items":' * 100 + "{}" + "}" * 100,
         '{"enum":[' + ",".join(['"abcdefgh"'] * 100_000) + "]}",
-        '{"anyOf":[' + ",".join(["{}"] * 350_000) + "]}",
+        '{"anyOf":[' + ",".join(["{}"] * 150_000) + "]}",
     ],
-    ids=["100 deep", "1 MB of text", "1 MB of objects"],
+    ids=["100 deep", "1 MB of text", "many objects"],
 )
 def test_a_schema_over_a_bound_is_refused_at_once(forms: Any, schema: str) -> None:
     body = forms.body(response_format=a_format({"here": 0}))

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 from jsonschema import Draft202012Validator
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tokenizers import AddedToken
 
 from server.config import read_deployment
@@ -212,7 +213,10 @@ def said(choice: dict[str, Any]) -> dict[str, Any]:
 def test_streamed_is_whole(opened: Open, style: str, mode: Any) -> None:
     asked = {"tools": TOOLS, "tool_choice": mode, "n": 2, "seed": 3, "temperature": 1.2, "max_tokens": 80}
     whole = opened(style).chat(**asked).json()
+    ChatCompletion.model_validate_json(json.dumps(whole), strict=True)
     chunks = opened(style).stream(**asked)
+    for chunk in chunks:
+        ChatCompletionChunk.model_validate_json(json.dumps(chunk), strict=True)
     for index, choice in enumerate(whole["choices"]):
         assert joined(chunks, index) == said(choice)
 
@@ -393,6 +397,12 @@ def a_call(**function: Any) -> dict[str, Any]:
         (a_chat(a_call(), a_call(arguments="[]")), "messages[1].tool_calls[1].function.arguments"),
         (a_chat(a_call(arguments="[" * 100_000)), "messages[1].tool_calls[0].function.arguments"),
         (a_chat(a_call(arguments={})), "messages[1].tool_calls[0].function.arguments"),
+        (a_chat(a_call(arguments='{"a": "\\ud800"}')), "messages[1].tool_calls[0].function.arguments"),
+        (a_chat(a_call(arguments='{"a": NaN}')), "messages[1].tool_calls[0].function.arguments"),
+        (
+            a_chat(a_call(arguments='{"a": ' + "9" * 5000 + "}")),
+            "messages[1].tool_calls[0].function.arguments",
+        ),
         (a_chat(a_call(name="a b")), "messages[1].tool_calls[0].function.name"),
         (a_chat(a_call(), role="user", content="hi"), "messages[1].tool_calls"),
         (a_chat(content=None), "messages[1].content"),
