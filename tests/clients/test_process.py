@@ -1,7 +1,9 @@
 """The process: one clear line when it is ready, one when it cannot be, and an orderly end."""
 
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -65,6 +67,24 @@ def test_from_loading_to_sigterm_with_streams_that_finish(start: Callable[..., A
     assert process.process.returncode == 0
     assert f"genarm: ready on {process.url} (model tiny; rewards helpful, harmless)\n" in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [b"x-a: " + b"b" * 1_000_000, b"\r\n".join(b"x-%d: b" % number for number in range(100_000))],
+    ids=["one of a megabyte", "a hundred thousand"],
+)
+def test_a_flood_of_headers_is_refused_before_it_is_all_there(served: Any, headers: bytes) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n" + headers)  # and no end of them
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(4096):
+                answer += part
+    assert answer == b"" or answer.split()[1] in (b"400", b"431")
+    assert httpx.get(f"{served.url}/health").status_code == 200
 
 
 def test_a_second_signal_ends_at_once(start: Callable[..., Any], key: str) -> None:

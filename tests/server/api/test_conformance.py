@@ -1,13 +1,20 @@
 """Bodies and chunks are what OpenAI's own types say, over all features."""
 
 import json
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from openai.types import Completion, CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase as ChatParams
+from openai.types.completion_create_params import CompletionCreateParamsBase as TextParams
+from openai.types.responses.response_create_params import ResponseCreateParamsBase as ResponseParams
 from openai.types.shared import ErrorObject
 from pydantic import BaseModel
+
+from server.api.body import parse
+from server.api.schema import ChangeRequest, ChatCompletionRequest, CompletionRequest
+from server.api.schema.responses import ResponseRequest
 
 CHAT: list[dict[str, Any]] = [
     {},
@@ -64,12 +71,30 @@ def test_usage_and_errors_are_openais(real: Any) -> None:
         check(ErrorObject, response.json()["error"])
 
 
+@pytest.mark.parametrize(
+    ("params", "model"),
+    [
+        (ChatParams, ChatCompletionRequest),
+        (TextParams, CompletionRequest),
+        (ResponseParams, ResponseRequest),
+    ],
+)
+def test_every_field_of_openais_is_known_by_name(params: type, model: type[BaseModel]) -> None:
+    assert set(get_type_hints(params)) <= set(model.model_fields)
+
+
 def test_the_documents_examples_are_answered(real: Any) -> None:
     with real.client() as client:
-        paths = client.get("/openapi.json").json()["paths"]
-        for path in ("/v1/chat/completions", "/v1/completions"):
-            content = paths[path]["post"]["requestBody"]["content"]["application/json"]
-            assert set(content["examples"]) == {"plain", "guided"}
-            for example in content["examples"].values():
-                body = {**example["value"], "model": "tiny"}
-                assert client.post(path, json=body).status_code == 200
+        answered = 0
+        for path, operations in client.get("/openapi.json").json()["paths"].items():
+            for method, operation in operations.items():
+                content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+                assert ("examples" in content) == ("schema" in content), path
+                for example in content.get("examples", {}).values():
+                    if method == "post":
+                        body = {**example["value"], "model": "tiny"}
+                        assert client.post(path, json=body).status_code == 200
+                        answered += 1
+                    else:
+                        parse(ChangeRequest, json.dumps(example["value"]).encode())
+        assert answered >= 9

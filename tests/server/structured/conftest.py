@@ -1,6 +1,7 @@
 """Chat templates that show tools, in the styles that are about, and vocabularies over the tiny tokenizer."""
 
 import random
+import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,75 @@ NAMED = (
     "{% endfor %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 STYLES = {"tagged": TAGGED, "bare": BARE, "listed": LISTED, "named": NAMED}
+
+
+def a_word(draw: random.Random) -> str:
+    return "".join(draw.choice(string.ascii_letters + ' _"\\é') for _ in range(draw.randint(1, 8)))
+
+
+def a_leaf(draw: random.Random) -> dict[str, Any]:
+    low = draw.randint(-1000, 1000)
+    return draw.choice(
+        [
+            {"type": "string", "maxLength": draw.randint(0, 12)},
+            {"type": "string", "minLength": 2, "maxLength": 5},
+            {"type": "string", "pattern": "^[a-f]{2,4}-[0-9]{1,3}$"},
+            {"type": "string", "format": draw.choice(["date", "time", "date-time", "ipv4", "uuid"])},
+            {"enum": [a_word(draw), draw.randint(-9, 9), None, True, {"a": [1.5]}]},
+            {"const": a_word(draw)},
+            {"type": "integer", "minimum": low, "maximum": low + draw.randint(0, 5000)},
+            {"type": "integer", "minimum": 0, "maximum": 400, "multipleOf": draw.choice([2, 5, 25])},
+            {"type": "number", "exclusiveMinimum": low, "exclusiveMaximum": low + 1},
+            {"type": "boolean"},
+            {"type": ["null", "boolean"]},
+            {"type": "null"},
+        ]
+    )
+
+
+def a_schema(draw: random.Random, depth: int) -> dict[str, Any]:
+    """A random schema over most of what is supported, whose values are bounded in size."""
+    kind = draw.choice(["object", "object", "array", "tuple", "any", "all", "ref", "map", "leaf"])
+    if depth == 0 or kind == "leaf":
+        return a_leaf(draw)
+
+    def inner() -> dict[str, Any]:
+        return a_schema(draw, depth - 1)
+
+    if kind == "object":
+        names = list(dict.fromkeys(a_word(draw) for _ in range(draw.randint(0, 5))))
+        required = [name for name in names if draw.random() < 0.6]
+        return {
+            "type": "object",
+            "properties": {name: inner() for name in names},
+            "required": required,
+            "additionalProperties": False,
+        }
+    if kind == "array":
+        least = draw.randint(0, 2)
+        return {"type": "array", "items": inner(), "minItems": least, "maxItems": least + draw.randint(0, 2)}
+    if kind == "tuple":
+        return {"type": "array", "prefixItems": [inner(), inner()], "items": False, "minItems": 2}
+    if kind == "any":
+        return {"anyOf": [inner(), inner()]}
+    if kind == "all":
+        left = {"type": "object", "properties": {"left": inner()}, "required": ["left"]}
+        right = {"properties": {"right": inner()}, "required": ["right"]}
+        return {"allOf": [left, right], "type": "object", "maxProperties": 2}
+    if kind == "ref":
+        again = {"anyOf": [{"type": "null"}, {"$ref": "#"}]}
+        return {
+            "type": "object",
+            "properties": {"one": a_leaf(draw), "again": again},
+            "additionalProperties": False,
+        }
+    return {"type": "object", "additionalProperties": a_leaf(draw), "maxProperties": 2}
+
+
+@pytest.fixture(scope="session", name="a_schema")
+def a_schema_fixture() -> Callable[[random.Random, int], dict[str, Any]]:
+    """``a_schema(random, depth)``: a schema that an answer of some hundred tokens can follow."""
+    return a_schema
 
 
 @pytest.fixture(scope="session")
