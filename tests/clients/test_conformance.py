@@ -118,7 +118,9 @@ def test_openai_node(small_server: str, surroundings: dict[str, str]) -> None:
         run(["node", "--test", "--test-reporter=spec", "check.mjs"], folder, own)
 
 
-@pytest.mark.parametrize("client", ["langchain", "llama-index", "litellm", "guidellm", "schemathesis"])
+@pytest.mark.parametrize(
+    "client", ["langchain", "llama-index", "litellm", "guidellm", "hypothesis", "schemathesis"]
+)
 def test_a_client_of_python(client: str, surroundings: dict[str, str]) -> None:
     run_pytest(client, surroundings)
 
