@@ -14,8 +14,8 @@ OUTPUT_TOKENS = 16
 GUIDED = {"preferences": {"helpful": 0.5, "harmless": 1.5}, "guidance": {"beta": 2}}
 
 
-def benchmark(folder: Path, seconds: float, **backend: Any) -> dict[str, Any]:
-    """Runs guidellm with two streams for so long; the one benchmark of its report."""
+def benchmark(folder: Path, requests: int, **backend: Any) -> dict[str, Any]:
+    """Runs guidellm with two streams until so many requests are answered; the one benchmark of its report."""
     spec = {
         "backend": {
             "kind": "openai_http",
@@ -24,7 +24,7 @@ def benchmark(folder: Path, seconds: float, **backend: Any) -> dict[str, Any]:
             **backend,
         },
         "profile": {"kind": "concurrent", "streams": [2]},
-        "constraints": [{"kind": "max_duration", "seconds": seconds}],
+        "constraints": [{"kind": "max_requests", "count": requests}],
         "tokenizer": {"kind": "huggingface_auto", "model": os.environ["TOKENIZER"]},
         "data": [{"kind": "synthetic_text", "prompt_tokens": 24, "output_tokens": OUTPUT_TOKENS}],
         "outputs": [{"kind": "json", "path": str(folder / "report.json")}],
@@ -44,22 +44,22 @@ def benchmark(folder: Path, seconds: float, **backend: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("route", "stream", "model", "fields", "seconds"),
+    ("route", "stream", "model", "fields", "count"),
     [
-        ("/v1/chat/completions", True, MODEL, GUIDED, 10),
-        ("/v1/chat/completions", False, f"{MODEL}:kind", {}, 2),
-        ("/v1/completions", True, f"{MODEL}:kind", {}, 2),
-        ("/v1/responses", True, f"{MODEL}:kind", {}, 2),
+        ("/v1/chat/completions", True, MODEL, GUIDED, 40),
+        ("/v1/chat/completions", False, f"{MODEL}:kind", {}, 8),
+        ("/v1/completions", True, f"{MODEL}:kind", {}, 8),
+        ("/v1/responses", True, f"{MODEL}:kind", {}, 8),
     ],
 )
 def test_a_benchmark_runs_without_an_error(
-    tmp_path: Path, route: str, stream: bool, model: str, fields: dict[str, Any], seconds: float
+    tmp_path: Path, route: str, stream: bool, model: str, fields: dict[str, Any], count: int
 ) -> None:
     report = benchmark(
-        tmp_path, seconds, model=model, request_format=route, stream=stream, extras={"body": fields}
+        tmp_path, count, model=model, request_format=route, stream=stream, extras={"body": fields}
     )
     requests = report["requests"]
     assert [request["info"]["error"] for request in requests["errored"]] == []
-    assert len(requests["successful"]) >= 2 * seconds
+    assert len(requests["successful"]) == count
     if route != "/v1/responses":  # it has no way to ask for an answer of exactly so many tokens
         assert {request["output_tokens"] for request in requests["successful"]} == {OUTPUT_TOKENS}
