@@ -17,7 +17,7 @@ from server.api.schema.common import (
     SamplingFields,
     text_or_list,
 )
-from server.api.schema.structure import MAX_TOOLS, Name
+from server.api.schema.structure import MAX_TOOLS, Name, Schema
 
 LOGPROBS = "message.output_text.logprobs"
 
@@ -122,7 +122,7 @@ class TextFormat(Body):
     type: Literal["text", "json_object", "json_schema"]
     name: Name | None = None
     description: str | None = None
-    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    schema_: Annotated[Schema | None, Field(alias="schema")] = None
     strict: Annotated[bool, Field(description="the schema is enforced either way")] | None = None
 
 
@@ -140,7 +140,7 @@ class FunctionTool(Body):
     name: Name
     description: str | None = None
     parameters: Annotated[
-        dict[str, Any] | None,
+        Schema | None,
         Field(description="JSON schema of an object; without it there are no arguments"),
     ] = None
     strict: bool | None = None

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic_core import PydanticCustomError
 
 from server.api.schema.common import Answer, Body
 
 MAX_TOOLS = 128
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+def _finite(schema: dict[str, Any]) -> dict[str, Any]:
+    """Other fields have types that see to it."""
+    pending: list[Any] = [schema]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+        elif isinstance(part, float) and not math.isfinite(part):
+            raise PydanticCustomError("not_finite", "Numbers should be finite")
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""A JSON schema; what it may hold is checked where it is made into a grammar."""
 
 
 class JsonSchema(Body):
@@ -20,7 +40,7 @@ class JsonSchema(Body):
 
     name: Name
     description: str | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    schema_: Annotated[Schema, Field(alias="schema")]
     strict: bool | None = None
 
 
@@ -37,7 +57,7 @@ class ToolFunction(Body):
     name: Name
     description: str | None = None
     parameters: Annotated[
-        dict[str, Any] | None,
+        Schema | None,
         Field(description="JSON schema of an object; without it there are no arguments"),
     ] = None
     strict: bool | None = None

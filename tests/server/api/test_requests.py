@@ -354,6 +354,42 @@ def test_a_body_of_too_many_parts_is_refused_before_each_is_complained_about(
     assert refused.value.param == param
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+@pytest.mark.parametrize(
+    ("model", "fields", "param"),
+    [
+        (
+            ChatCompletionRequest,
+            '"messages": [{"role": "user", "content": ""}], "response_format": '
+            '{"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}',
+            "response_format.json_schema.schema",
+        ),
+        (
+            ChatCompletionRequest,
+            '"messages": [{"role": "user", "content": ""}], '
+            '"tools": [{"type": "function", "function": {"name": "a", "parameters": SCHEMA}}]',
+            "tools[0].function.parameters",
+        ),
+        (
+            ResponseRequest,
+            '"input": "", "tools": [{"type": "function", "name": "a", "parameters": SCHEMA}]',
+            "tools[0].parameters",
+        ),
+        (
+            ResponseRequest,
+            '"input": "", "text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}',
+            "text.format.schema",
+        ),
+    ],
+)
+def test_numbers_in_schemas_are_finite(model: type[BaseModel], fields: str, param: str, number: str) -> None:
+    schema = f'{{"items": [{{"maximum": {number}}}]}}'
+    with pytest.raises(InvalidRequest) as refused:
+        parse(model, f'{{"model": "tiny", {fields.replace("SCHEMA", schema)}}}'.encode())
+    assert refused.value.param == param
+    assert "finite" in refused.value.message
+
+
 def test_a_large_body_that_is_fine_is_fine() -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "x" * 100_000}]}
     assert parse(ChatCompletionRequest, json.dumps(body).encode()).messages[0].text == "x" * 100_000
