@@ -48,7 +48,7 @@ class Process:
 
     def wait_until_ready(self) -> "Process":
         deadline = time.monotonic() + 90
-        while httpx.get(f"{self.url}/ready").status_code != 200:
+        while httpx.get(f"{self.url}/ready", timeout=60).status_code != 200:  # importing may hold it up
             assert self.process.poll() is None, self.rest()
             assert time.monotonic() < deadline
             time.sleep(0.05)
