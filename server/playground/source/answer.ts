@@ -10,6 +10,8 @@ export interface Token {
   /** What the base alone, and what the mix, likes best. */
   baseTop: string;
   mixTop: string;
+  /** What max_kl left of the weights; 1 where it left them. */
+  scale: number;
 }
 
 /** Text that came in one go, and the tokens it is made of, of which the first has index `first`. */
@@ -65,6 +67,11 @@ export class Answer {
     return this.marks.at(-1)?.weights ?? this.weights;
   }
 
+  /** Those that the token of this index was drawn under. */
+  weightsAt(token: number): Weights {
+    return this.marks.filter((mark) => mark.at <= token).at(-1)?.weights ?? this.weights;
+  }
+
   /** Whether there is more to come or to be shown. */
   get going(): boolean {
     return this.streaming || this.shown < this.tokens;
@@ -89,6 +96,7 @@ export class Answer {
       rewards: token.rewards,
       baseTop: token.base_top,
       mixTop: choice.logprobs?.content[index]?.top_logprobs[0]?.token ?? token.base_top,
+      scale: token.scale ?? 1,
     }));
     const text = choice.delta.content ?? "";
     if (text || tokens.length) this.pieces.push(...split(text, this.tokens, tokens));
@@ -168,4 +176,13 @@ export function lift(word: Word, reward: string): number | null {
   const known = word.tokens.filter((token) => reward in token.rewards);
   if (!known.length) return null;
   return known.reduce((sum, token) => sum + token.rewards[reward]! - token.base, 0);
+}
+
+/** The reward that moved the word most, and by how much (nats): its weight times what it likes better than the base. */
+export function pull(word: Word, weights: Weights): { reward: string; nats: number } | null {
+  const pulls = Object.entries(weights).map(([reward, weight]) => ({ reward, nats: weight * (lift(word, reward) ?? 0) }));
+  return pulls.reduce<{ reward: string; nats: number } | null>(
+    (most, one) => (one.nats > (most?.nats ?? 0) ? one : most),
+    null,
+  );
 }

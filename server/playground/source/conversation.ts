@@ -17,6 +17,8 @@ export type Side = "guided" | "base";
 
 /** A question, and what the guided model and perhaps the base answer to it with the same seed. */
 export interface Turn {
+  /** Counts the times something was asked. */
+  number: number;
   question: string;
   seed: number;
   guided: Answer;
@@ -33,6 +35,7 @@ export class Conversation extends Observable {
   unheard: Problem | null = null;
   private controllers = new Map<Answer, AbortController>();
   private credit = new Map<Answer, number>();
+  private asked = 0;
   private ticking: ReturnType<typeof setInterval> | null = null;
   private readonly steering = new Steering((weights) => this.apply(weights));
 
@@ -125,7 +128,8 @@ export class Conversation extends Observable {
     const weights = this.weights();
     const none = Object.fromEntries(Object.keys(weights).map((name) => [name, 0]));
     const base = this.settings.choices.compare ? new Answer(none) : null;
-    const turn: Turn = { question, seed, guided: new Answer(weights), base };
+    this.asked += 1;
+    const turn: Turn = { number: this.asked, question, seed, guided: new Answer(weights), base };
     this.turns = [...this.turns, turn];
     this.unheard = null;
     this.said = "Answering.";

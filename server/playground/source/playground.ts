@@ -1,7 +1,7 @@
 import { Connection } from "./connection";
 import { Conversation } from "./conversation";
 import demo from "./demo.json";
-import { Settings } from "./settings";
+import { Settings, STRONGEST } from "./settings";
 import { Sweep } from "./sweep";
 import { Weighing } from "./weighing";
 
@@ -28,12 +28,15 @@ export class Playground {
     return this.settings.choices.paced ?? this.isDemo;
   }
 
-  /** The reward that words are tinted by, or "". */
+  /** What words may be tinted by: STRONGEST, a reward, "" for nothing. */
+  get tints(): string[] {
+    const names = this.weighing.rewards.map((reward) => reward.name);
+    return [...(names.length > 1 ? [STRONGEST] : []), ...names, ""];
+  }
+
   get tint(): string {
     const { tint } = this.settings.choices;
-    const names = this.weighing.rewards.map((reward) => reward.name);
-    if (tint === "" || (tint !== null && names.includes(tint))) return tint;
-    return names.find((name) => this.weighing.weights[name]) ?? names[0] ?? "";
+    return tint !== null && this.tints.includes(tint) ? tint : this.tints[0]!;
   }
 
   private get isDemo(): boolean {

@@ -1,6 +1,9 @@
 import { keep, recall } from "./kept";
 import { Observable } from "./observable";
 
+/** Tints each word by the reward that moved it most. No reward can be called this. */
+export const STRONGEST = "*";
+
 /** How answers are asked for and shown. */
 export interface Choices {
   temperature: number;
@@ -14,7 +17,7 @@ export interface Choices {
   paced: boolean | null;
   /** Whether the base answers beside. */
   compare: boolean;
-  /** The reward that words are tinted by; "" for none, null: the first with a weight. */
+  /** The reward that words are tinted by, STRONGEST for each word's own, "" for none; null: not chosen. */
   tint: string | null;
 }
 

@@ -25,13 +25,13 @@ export function asPython(body: ChatBody, keyed: boolean): string {
   ].join("");
 }
 
-/** A section of the server's configuration file with these presets. */
+/** These presets as a file that `genarm serve` can be started with. */
 export function asPresets(presets: Record<string, Weights>): string {
   const lines = Object.entries(presets).map(([name, weights]) => {
     const pairs = Object.entries(weights).map(([reward, weight]) => `${JSON.stringify(reward)}: ${decimal(weight)}`);
     return `  ${JSON.stringify(name)}: {${pairs.join(", ")}}\n`;
   });
-  return `# Presets for \`genarm serve --config FILE\`: put them into the file, in place of its own.\npresets:\n${lines.join("")}`;
+  return `# genarm serve --presets presets.yaml\npresets:\n${lines.join("")}`;
 }
 
 function tidy(body: ChatBody): ChatBody {

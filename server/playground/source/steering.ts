@@ -1,20 +1,24 @@
 import type { Weights } from "./wire";
 
-/** Sends changes of weights one at a time; of several quick ones the last is sent. */
+/** Sends changes of weights one at a time: of several quick ones the last, but a long drag is heard of meanwhile (ms). */
 export class Steering {
   private wanted: Weights | null = null;
   private timer: ReturnType<typeof setTimeout> | null = null;
+  private since = 0;
   private sending = false;
 
   constructor(
     private readonly send: (weights: Weights) => Promise<void>,
     private readonly pause = 120,
+    private readonly longest = 600,
   ) {}
 
   steer(weights: Weights): void {
     this.wanted = weights;
-    if (this.timer !== null) clearTimeout(this.timer);
-    this.timer = setTimeout(() => void this.flush(), this.pause);
+    if (this.timer === null) this.since = performance.now();
+    else clearTimeout(this.timer);
+    const left = this.since + this.longest - performance.now();
+    this.timer = setTimeout(() => void this.flush(), Math.max(0, Math.min(this.pause, left)));
   }
 
   stop(): void {

@@ -50,14 +50,32 @@ export class Weighing extends Observable {
   }
 
   save(name: string): void {
-    this.own = { ...this.own, [name]: this.weights };
-    keep(localStorage, "presets", this.own);
+    this.keepOwn({ ...this.own, [name]: this.weights });
+  }
+
+  forget(name: string): void {
+    const { [name]: _, ...rest } = this.own;
+    this.keepOwn(rest);
+  }
+
+  private keepOwn(own: Record<string, Weights>): void {
+    this.own = own;
+    keep(localStorage, "presets", own);
     this.changed();
   }
 
   /** Colour of a reward: its place among them. */
   hue(name: string): string {
-    return `hue-${Math.max(0, this.rewards.findIndex((reward) => reward.name === name)) % 6}`;
+    return `hue-${this.place(name) % 6}`;
+  }
+
+  /** Kind of line under a reward's words, for those who do not see its colour. */
+  line(name: string): string {
+    return `line-${this.place(name) % 4}`;
+  }
+
+  private place(name: string): number {
+    return Math.max(0, this.rewards.findIndex((reward) => reward.name === name));
   }
 }
 

@@ -46,6 +46,8 @@ export interface GuidedToken {
   base_logprob: number;
   rewards: Weights;
   base_top: string;
+  /** What max_kl left of the weights, where it was given. */
+  scale?: number;
 }
 
 export interface Chunk {

@@ -1,13 +1,16 @@
-import { useRef, useState } from "preact/hooks";
+import type { RefObject } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { listed, number } from "../format";
 import type { Measure } from "../measure";
 import { Scale } from "../scale";
 import { type Place, spread } from "../spread";
 import type { Plan, Point } from "../sweep";
 
-const WIDTH = 640;
-const HEIGHT = 420;
-const EDGE = { left: 64, right: 20, top: 16, bottom: 52 };
+/** Widest and lowest that it is drawn; text is as large as elsewhere on every screen. */
+const WIDTH = 860;
+const HEIGHT = 430;
+const EDGE = { left: 60, right: 20, top: 16, bottom: 52 };
+const DOT = 8;
 
 interface ChartProps {
   points: Point[];
@@ -25,12 +28,13 @@ interface ChartProps {
 export function Chart({ points, best, across, up, hues, plan, chosen, choose }: ChartProps) {
   const [reached, reach] = useState({ column: 0, row: 0 });
   const box = useRef<SVGSVGElement>(null);
-  const x = new Scale(points.map(across.of), EDGE.left, WIDTH - EDGE.right);
+  const width = useWidth(box);
+  const x = new Scale(points.map(across.of), EDGE.left, width - EDGE.right);
   const y = new Scale(points.map(up.of), HEIGHT - EDGE.bottom, EDGE.top);
   const current = points.find((point) => point.column === reached.column && point.row === reached.row) ?? points[0]!;
   // Other weights often give the very same answer: equal figures lie side by side, or all but one were out of reach.
   const exact = (point: Point): Place => ({ cx: x.at(across.of(point)), cy: y.at(up.of(point)) });
-  const apart = spread(points.map(exact), 13);
+  const apart = spread(points.map(exact), 2 * DOT + 1);
   const place = (point: Point) => apart[points.indexOf(point)]!;
 
   const keys = (event: KeyboardEvent) => {
@@ -50,8 +54,8 @@ export function Chart({ points, best, across, up, hues, plan, chosen, choose }: 
   };
   return (
     <figure class="chart">
-      <svg ref={box} viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="group" aria-label={`${up.label} over ${across.label}`}>
-        <Axes x={x} y={y} across={across} up={up} />
+      <svg ref={box} viewBox={`0 0 ${width} ${HEIGHT}`} role="group" aria-label={`${up.label} over ${across.label}`}>
+        <Axes width={width} x={x} y={y} across={across} up={up} />
         {best.length > 1 && (
           <polyline
             class="frontier"
@@ -73,13 +77,18 @@ export function Chart({ points, best, across, up, hues, plan, chosen, choose }: 
             >
               <title>{spoken(point, across, up, best.includes(point))}</title>
               {/* Room to hit. */}
-              <circle class="reach" {...place(point)} r={10} />
-              {best.includes(point) && <circle class="best" {...place(point)} r={9} />}
-              <circle class={`dot ${hues[1]}`} {...place(point)} r={6} />
-              <circle class={`dot over ${hues[0]}`} {...place(point)} r={6 * share(point, plan)} />
+              <circle class="reach" {...place(point)} r={DOT + 4} />
+              {best.includes(point) && <circle class="best" {...place(point)} r={DOT + 2.5} />}
+              <circle class={`dot ${hues[1]}`} {...place(point)} r={DOT} />
+              <circle class={`dot over ${hues[0]}`} {...place(point)} r={DOT * Math.sqrt(share(point, plan))} />
             </g>
           ))}
         </g>
+        <Corners
+          names={corners(points, plan).map((point) => [listed(point.weights), place(point)])}
+          dots={apart}
+          width={width}
+        />
       </svg>
       <figcaption class="note">
         Each dot is a weighting: its core grows with the weight of <b class={hues[0]}>{plan.across.name}</b> against{" "}
@@ -101,14 +110,64 @@ function spoken(point: Point, across: Measure, up: Measure, best: boolean): stri
   return `${listed(point.weights)}. ${figures}${best ? "; on the frontier" : ""}`;
 }
 
+/** The points at the ends of both weights. */
+function corners(points: Point[], { steps }: Plan): Point[] {
+  const ends = [0, steps - 1];
+  return points.filter((point) => ends.includes(point.column) && ends.includes(point.row));
+}
+
+interface CornersProps {
+  names: [string, Place][];
+  dots: Place[];
+  width: number;
+}
+
+/** Names beside dots, where there is room: every dot tells its weights when pointed at. */
+function Corners({ names, dots, width }: CornersProps) {
+  const written: { from: number; to: number; cy: number }[] = [];
+  const room = (from: number, to: number, cy: number) =>
+    from >= EDGE.left &&
+    to <= width &&
+    !written.some((one) => Math.abs(one.cy - cy) < 18 && one.from < to && from < one.to) &&
+    !dots.some((dot) => Math.abs(dot.cy - cy) < DOT + 6 && dot.cx > from - DOT && dot.cx < to + DOT);
+  return (
+    <g class="corners" aria-hidden="true">
+      {names.map(([name, { cx, cy }]) => {
+        const length = name.length * 7.5;
+        const starts = [cx + DOT + 5, cx - DOT - 5 - length];
+        const from = starts.find((start) => room(start, start + length, cy));
+        if (from === undefined) return null;
+        written.push({ from, to: from + length, cy });
+        return (
+          <text key={name} x={from < cx ? from + length : from} y={cy + 4} text-anchor={from < cx ? "end" : "start"}>
+            {name}
+          </text>
+        );
+      })}
+    </g>
+  );
+}
+
+/** How wide there is room to draw. */
+function useWidth(box: RefObject<SVGSVGElement | null>): number {
+  const [width, set] = useState(WIDTH);
+  useEffect(() => {
+    const observer = new ResizeObserver(([entry]) => set(Math.min(WIDTH, Math.max(280, entry!.contentRect.width))));
+    observer.observe(box.current!);
+    return () => observer.disconnect();
+  }, []);
+  return width;
+}
+
 interface AxesProps {
+  width: number;
   x: Scale;
   y: Scale;
   across: Measure;
   up: Measure;
 }
 
-function Axes({ x, y, across, up }: AxesProps) {
+function Axes({ width, x, y, across, up }: AxesProps) {
   const [bottom, left] = [HEIGHT - EDGE.bottom, EDGE.left];
   return (
     <g class="axes" aria-hidden="true">
@@ -122,13 +181,13 @@ function Axes({ x, y, across, up }: AxesProps) {
       ))}
       {y.ticks.map((tick) => (
         <g key={tick}>
-          <path d={`M${left} ${y.at(tick)}H${WIDTH - EDGE.right}`} />
+          <path d={`M${left} ${y.at(tick)}H${width - EDGE.right}`} />
           <text x={left - 8} y={y.at(tick) + 4} text-anchor="end">
             {number(tick, 3)}
           </text>
         </g>
       ))}
-      <text class="name" x={(left + WIDTH - EDGE.right) / 2} y={HEIGHT - 8} text-anchor="middle">
+      <text class="name" x={(left + width - EDGE.right) / 2} y={HEIGHT - 8} text-anchor="middle">
         {across.label}
         {better(across, "→", "←")}
       </text>

@@ -1,6 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Conversation, Turn } from "../conversation";
-import { listed } from "../format";
 import { useWatched } from "../observable";
 import type { Playground } from "../playground";
 import { same } from "../weighing";
@@ -20,7 +19,7 @@ export function Chat({ playground }: { playground: Playground }) {
       {conversation.turns.length === 0 ? <Welcome playground={playground} /> : <h1 class="unseen">Chat</h1>}
       <ol class="turns">
         {conversation.turns.map((turn, index) => (
-          <li key={index}>
+          <li key={turn.number}>
             <TurnView
               playground={playground}
               turn={turn}
@@ -88,14 +87,14 @@ function TurnView({ playground, turn, last, code }: TurnProps) {
   const { conversation, weighing } = playground;
   const stale = last && !conversation.going && !same(turn.guided.lastWeights, weighing.weights);
   return (
-    <article class="turn">
-      <p class="question">
+    <article class="turn" data-number={turn.number}>
+      <h2 class="question">
         <span class="unseen">You: </span>
         {turn.question}
-      </p>
+      </h2>
       <div class={turn.base ? "columns two" : "columns"}>
-        {turn.base && <Column playground={playground} title="Base" about="every weight 0" answer={turn.base} />}
-        <Column playground={playground} title="Guided" about={listed(turn.guided.weights)} answer={turn.guided} />
+        {turn.base && <Column playground={playground} title="Base" answer={turn.base} />}
+        <Column playground={playground} title="Guided" answer={turn.guided} />
       </div>
       {last && conversation.unheard && (
         <p class="problem" role="alert">
@@ -103,6 +102,9 @@ function TurnView({ playground, turn, last, code }: TurnProps) {
         </p>
       )}
       <div class="row actions">
+        {last && turn.guided.going && !turn.guided.marks.length && weighing.rewards.length > 0 && (
+          <span class="hint">Move a slider now: the words that follow change.</span>
+        )}
         {last && !conversation.going && (
           <>
             {stale && (

@@ -1,21 +1,26 @@
 import type { Answer } from "../answer";
-import { number } from "../format";
+import { listed, number } from "../format";
 import type { Playground } from "../playground";
 import { Words } from "./words";
 
 interface ColumnProps {
   playground: Playground;
   title: string;
-  about: string;
   answer: Answer;
 }
 
 /** One side's answer: its text, what went wrong, its figures. */
-export function Column({ playground, title, about, answer }: ColumnProps) {
+export function Column({ playground, title, answer }: ColumnProps) {
+  const about = title === "Base" ? "every weight 0" : listed(answer.weights);
+  const later = answer.marks.length > 0 ? ` → ${listed(answer.lastWeights)}` : "";
   return (
     <section class={`column ${title.toLowerCase()}`} aria-busy={answer.going}>
       <h3>
-        {title} <span class="note">{about}</span>
+        {title}{" "}
+        <span class="note">
+          {about}
+          {later}
+        </span>
       </h3>
       <Words playground={playground} answer={answer} tint={title === "Base" ? "" : playground.tint} />
       {answer.problem && (

@@ -11,12 +11,21 @@ const STATES = {
   offline: "offline, trying again",
 };
 
-export function Head({ connection, view }: { connection: Connection; view: View }) {
+interface HeadProps {
+  connection: Connection;
+  view: View;
+  /** Whether there is something to use yet. */
+  inside: boolean;
+}
+
+export function Head({ connection, view, inside }: HeadProps) {
   return (
     <header class="head">
-      <a class="skip" href="#chat" onClick={() => setTimeout(() => document.getElementById("question")?.focus())}>
-        Skip to the question
-      </a>
+      {inside && (
+        <a class="skip" href="#question" onClick={() => setTimeout(() => document.getElementById("question")?.focus())}>
+          Skip to the question
+        </a>
+      )}
       <span class="brand">
         <Mark />
         genarm
@@ -61,9 +70,15 @@ function Theme() {
   }, [theme]);
   const other = (theme ?? system) === "dark" ? "light" : "dark";
   return (
-    <button type="button" class="quiet" onClick={() => set(other)}>
-      {other === "dark" ? "Dark" : "Light"}
-      <span class="unseen"> theme</span>
+    <button type="button" class="quiet" title={`Change to ${other}`} onClick={() => set(other)}>
+      <svg class="theme" viewBox="0 0 24 24" aria-hidden="true">
+        {other === "dark" ? (
+          <path d="M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z" />
+        ) : (
+          <path d="M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2m0 16v2M2 12h2m16 0h2M4.9 4.9l1.4 1.4m11.4 11.4 1.4 1.4M4.9 19.1l1.4-1.4M17.7 6.3l1.4-1.4" />
+        )}
+      </svg>
+      <span class="unseen">{other === "dark" ? "Dark" : "Light"} theme</span>
     </button>
   );
 }

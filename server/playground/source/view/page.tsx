@@ -16,13 +16,13 @@ export function Page({ playground }: { playground: Playground }) {
   const inside = preferences !== null && phase !== "key";
   return (
     <>
-      <Head connection={playground.connection} view={view} />
+      <Head connection={playground.connection} view={view} inside={inside} />
       {inside && <Weights playground={playground} />}
       <main class={inside ? "" : "alone"}>
         {phase === "key" && <KeyGate connection={playground.connection} />}
         {!inside && phase !== "key" && <Waiting phase={phase} />}
         {/* Both stay, so that neither forgets what it is at while the other is looked at. */}
-        <div class="view" hidden={!inside || view !== "chat"}>
+        <div class="view chat" hidden={!inside || view !== "chat"}>
           <Chat playground={playground} />
         </div>
         <div class="view" hidden={!inside || view !== "map"}>

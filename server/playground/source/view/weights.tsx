@@ -2,6 +2,7 @@ import { useId, useState } from "preact/hooks";
 import { listed, number } from "../format";
 import { useWatched } from "../observable";
 import type { Playground } from "../playground";
+import { STRONGEST } from "../settings";
 import { LIMIT, type Weighing } from "../weighing";
 import type { Reward } from "../wire";
 import { download } from "./download";
@@ -125,6 +126,7 @@ function SavePreset({ weighing }: { weighing: Weighing }) {
   const [name, set] = useState("");
   const [wrong, complain] = useState("");
   const id = useId();
+  const own = weighing.preset in weighing.presets ? "" : weighing.preset;
   const save = () => {
     const fault = nameFault(name, weighing);
     complain(fault);
@@ -153,6 +155,11 @@ function SavePreset({ weighing }: { weighing: Weighing }) {
           onInput={(event) => set(event.currentTarget.value)}
         />
         <button>Save</button>
+        {own && (
+          <button type="button" onClick={() => weighing.forget(own)}>
+            Forget {own}
+          </button>
+        )}
       </div>
       {wrong && (
         <p class="problem" role="alert">
@@ -160,7 +167,8 @@ function SavePreset({ weighing }: { weighing: Weighing }) {
         </p>
       )}
       <p class="note" id={`${id}-note`}>
-        Keeps it in this browser and downloads all presets as a section of the server's configuration file.
+        Keeps it in this browser and downloads all presets as a file: <code>genarm serve --presets presets.yaml</code> offers
+        them to everybody.
       </p>
     </form>
   );
@@ -174,20 +182,19 @@ function nameFault(name: string, weighing: Weighing): string {
 }
 
 function Tint({ playground }: { playground: Playground }) {
-  const { weighing, settings, tint } = playground;
-  const names = ["", ...weighing.rewards.map((reward) => reward.name)];
+  const { weighing, settings, tint, tints } = playground;
   return (
     <fieldset class="choice">
       <legend>Tint words by</legend>
-      {names.map((name) => (
-        <label key={name} class={name ? weighing.hue(name) : ""}>
+      {tints.map((name) => (
+        <label key={name} class={name && name !== STRONGEST ? weighing.hue(name) : ""}>
           <input
             type="radio"
             name="tint"
             checked={tint === name}
             onChange={() => settings.set({ tint: name })}
           />
-          <span>{name || "nothing"}</span>
+          <span>{name === STRONGEST ? "strongest pull" : name || "nothing"}</span>
         </label>
       ))}
     </fieldset>

@@ -1,12 +1,14 @@
 import { useRef, useState } from "preact/hooks";
-import { type Answer, lift, type Mark, type Word, words } from "../answer";
+import { type Answer, lift, type Mark, pull, type Word, words } from "../answer";
 import { listed, number, signed } from "../format";
 import type { Playground } from "../playground";
+import { STRONGEST } from "../settings";
+import type { Weighing } from "../weighing";
 
 interface WordsProps {
   playground: Playground;
   answer: Answer;
-  /** The reward that words are tinted by; "" for none. */
+  /** The reward that words are tinted by, STRONGEST for each word's own, "" for none. */
   tint: string;
 }
 
@@ -29,7 +31,7 @@ export function Words({ playground, answer, tint }: WordsProps) {
   };
   const about = looked === null ? null : found[looked];
   return (
-    <div class={`answer ${tint ? playground.weighing.hue(tint) : ""}`} ref={box} onKeyDown={keys}>
+    <div class="answer" ref={box} onKeyDown={keys}>
       <p>
         {found.map((word, index) => (
           <>
@@ -38,7 +40,7 @@ export function Words({ playground, answer, tint }: WordsProps) {
             <span
               key={index}
               data-word={index}
-              class={`word ${tint ? strength(lift(word, tint)) : ""}`}
+              class={`word ${tinted(word, tint, answer, playground.weighing)}`}
               tabIndex={index === current ? 0 : -1}
               aria-describedby={looked === index ? "figures-of-word" : undefined}
               onFocus={() => {
@@ -85,9 +87,17 @@ function marksBefore(marks: Mark[], found: Word[]): Map<number, Mark[]> {
   return places;
 }
 
-/** The class of a word that a reward likes more (or less) than the base does, by nats. */
-function strength(nats: number | null): string {
-  if (nats === null || Math.abs(nats) < 0.4) return "";
+/** The classes of a word: whose colour and line it wears, and how much of it. */
+function tinted(word: Word, tint: string, answer: Answer, weighing: Weighing): string {
+  if (tint === "") return "";
+  if (tint !== STRONGEST) return `${weighing.hue(tint)} ${strength(lift(word, tint) ?? 0)}`;
+  const most = pull(word, answer.weightsAt(word.first));
+  return most === null ? "" : `${weighing.hue(most.reward)} ${weighing.line(most.reward)} ${strength(most.nats)}`;
+}
+
+/** The class of a word that is moved towards (or away) by so many nats. */
+function strength(nats: number): string {
+  if (Math.abs(nats) < 0.4) return "";
   const size = Math.abs(nats) < 1.2 ? 1 : Math.abs(nats) < 2.5 ? 2 : 3;
   return `${nats > 0 ? "up" : "down"}-${size}`;
 }
@@ -98,6 +108,7 @@ function Tip({ word, box, index }: { word: Word; box: HTMLElement | null; index:
   const top = (at?.offsetTop ?? 0) + (at?.offsetHeight ?? 0) + 4;
   const names = [...new Set(word.tokens.flatMap((token) => Object.keys(token.rewards)))];
   const sum = (of: (token: Word["tokens"][number]) => number) => word.tokens.reduce((all, one) => all + of(one), 0);
+  const scale = Math.min(...word.tokens.map((token) => token.scale));
   const flipped = word.tokens.find((token) => token.baseTop !== token.mixTop);
   return (
     // The policy forbids style attributes; Preact sets these through the object model.
@@ -122,6 +133,7 @@ function Tip({ word, box, index }: { word: Word; box: HTMLElement | null; index:
         </div>
       </dl>
       {flipped && <p class="note">The base alone prefers “{flipped.baseTop}”.</p>}
+      {scale < 1 && <p class="note">The limit of KL left {number(scale)} of the weights.</p>}
     </div>
   );
 }
