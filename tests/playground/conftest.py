@@ -1,7 +1,9 @@
 """A real Chromium in front of a real demo server, each as a process."""
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,10 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect, sync_playwright
 
 FLAGS = (
     "--no-sandbox",
@@ -26,6 +30,9 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE = 60_000  # ms; the models run on the same two cores
+CHATS = re.compile(r"/v1/chat/completions$")
+PUBLIC = re.compile(r"/(page/[\w.-]+|ready|v1/models|v1/preferences|v1/chat/completions(/[\w-]+)?)?$")
+"""Paths that the page may ask for: its own files and the public API."""
 
 
 class Demo:
@@ -45,11 +52,11 @@ class Demo:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        deadline = time.monotonic() + 120
-        while not self._ready():
-            assert self._process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        try:
+            self._wait(time.monotonic() + 240)
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def kill(self) -> None:
@@ -57,6 +64,13 @@ class Demo:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(60)
             self._process = None
+
+    def _wait(self, deadline: float) -> None:
+        assert self._process is not None
+        while not self._ready():
+            assert self._process.poll() is None, "the demo did not start"
+            assert time.monotonic() < deadline, "the demo is not ready in time"
+            time.sleep(0.1)
 
     def _ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -98,23 +112,28 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A fresh profile. Fails the test if a script failed, the policy was broken or a request left the origin."""
+    """A fresh profile. Fails the test if a script failed, the policy was broken, or a request left the origin or the
+    public API.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
     context.set_default_timeout(PATIENCE)
     # Most tests need not wait until everything has been read; `slowly` undoes it.
-    context.add_init_script("sessionStorage['genarm.settings'] ??= JSON.stringify({paced: false})")
+    context.add_init_script(
+        "if (location.protocol === 'http:') sessionStorage['genarm.settings'] ??= JSON.stringify({paced: false})"
+    )
     wrong: list[str] = []
     asked: list[Request] = []
     context.on("request", lambda request: asked.append(request))
     context.on("weberror", lambda error: wrong.append(str(error.error)))
     context.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
     yield context
-    origins = {
-        request.url.split("/")[2] for request in asked if not request.url.startswith(("blob:", "data:"))
-    }
+    urls = [urlsplit(request.url) for request in asked if not request.url.startswith("blob:")]
+    for page in context.pages:
+        page.unroute_all(behavior="ignoreErrors")  # what was asked may still be on its way
     context.close()
     assert wrong == []
-    assert len(origins) <= 1, origins
+    assert len({(url.scheme, url.netloc) for url in urls}) <= 1, urls
+    assert [url.path for url in urls if not PUBLIC.match(url.path)] == []
 
 
 @pytest.fixture
@@ -134,11 +153,24 @@ def ask() -> Callable[..., None]:
         if seed is not None:
             option(page, "Seed", str(seed))
         page.get_by_label("Your question").fill(question)
-        page.get_by_role("button", name="Send").click()
-        if done:
-            page.get_by_role("button", name="Regenerate").wait_for()
+        press(page, "Send", done)
 
     return ask
+
+
+@pytest.fixture
+def again() -> Callable[[Page, str], None]:
+    """``again(page, "Regenerate")``: presses what asks anew, and waits for the end of that answer."""
+    return press
+
+
+def press(page: Page, button: str, done: bool = True) -> None:
+    turns = page.locator(".turn")
+    before = turns.last.get_attribute("data-number") if turns.count() else None
+    page.get_by_role("button", name=button).click()
+    expect(turns.last).not_to_have_attribute("data-number", before or "0")
+    if done:
+        page.get_by_role("button", name="Regenerate").wait_for()
 
 
 @pytest.fixture
@@ -180,6 +212,40 @@ def text_of() -> Callable[[Page, str], str]:
         )
 
     return text_of
+
+
+@pytest.fixture
+def recite() -> Callable[..., list[dict[str, Any]]]:
+    """``recite(page, word, …)``: from now on every answer is these words, whatever the models say. A word is its text or
+    what its token's report holds; the list that is given has the bodies of the requests.
+    """
+
+    def recite(page: Page, *words: str | dict[str, Any]) -> list[dict[str, Any]]:
+        asked: list[dict[str, Any]] = []
+        reports = [{"token": word} if isinstance(word, str) else word for word in words]
+        chunks = [recited(one) for one in reports] + [recited(None)]
+        events = [f"data: {one if one == '[DONE]' else json.dumps(one)}\n\n" for one in (*chunks, "[DONE]")]
+
+        def answer(route: Route) -> None:
+            asked.append(route.request.post_data_json)
+            route.fulfill(body="".join(events), content_type="text/event-stream")
+
+        page.route(CHATS, answer)
+        return asked
+
+    return recite
+
+
+def recited(report: dict[str, Any] | None) -> dict[str, Any]:
+    """The chunk of a token, or the one that ends the answer."""
+    choice: dict[str, Any] = {"delta": {}, "finish_reason": None if report else "stop", "logprobs": None}
+    if report:
+        token = report["token"]
+        plain = {"kl": 0.25, "base_logprob": -1.0, "rewards": {}, "base_top": token}
+        choice["delta"] = {"content": token}
+        choice["guidance"] = {"tokens": [plain | report]}
+        choice["logprobs"] = {"content": [{"logprob": -0.5, "top_logprobs": [{"token": token}]}]}
+    return {"id": "chatcmpl-recited", "choices": [choice]}
 
 
 @pytest.fixture

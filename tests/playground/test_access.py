@@ -89,11 +89,24 @@ def test_a_screen_reader_is_told_of_the_answer_once_it_is_whole(
 
 
 def test_it_fits_a_phone(page: Page, ask: Callable[..., None]) -> None:
-    page.set_viewport_size({"width": 360, "height": 740})
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
     ask(page, QUESTION)
-    for view in ("Chat", "Map"):
-        page.get_by_role("link", name=view).click()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    guided, base = (page.locator(f".column.{side}").bounding_box() for side in ("guided", "base"))
+    assert guided and base and guided["y"] < base["y"]  # what the sliders steer is nearest to them
+    page.get_by_role("link", name="Map").click()
+    page.get_by_label("Questions, one a line").fill(QUESTION)
+    page.get_by_role("button", name="Draw the map").click()
+    expect(page.get_by_text("25 of 25 answers")).to_have_count(2)
+    page.locator(".point").first.press("Enter")
+    page.get_by_text("The map as a table").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    size = page.locator(".axes text").first.evaluate(
+        "text => parseFloat(getComputedStyle(text).fontSize) * text.getCTM().a"
+    )
+    assert size > 10
+    expect(page.get_by_role("button", name="Dark theme")).to_be_visible()
     page.get_by_role("link", name="Chat").click()
     # The sliders stay in sight while one reads.
     page.mouse.wheel(0, 2000)

@@ -1,12 +1,19 @@
 """Asking, steering in mid-answer, comparing with the base."""
 
+import argparse
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Request, Route, expect
+import yaml
+from playwright.sync_api import Locator, Page, Request, Route, expect
+
+from arm_models.demo.deployment import demo_deployment
+from server import serve_command
 
 QUESTION = "Can you help me replace the light switch?"
 CHATS = re.compile(r"/v1/chat/completions$")
@@ -39,20 +46,19 @@ def test_an_answer_streams_into_both_columns(
 
 def test_a_suggestion_is_asked_with_one_click(page: Page) -> None:
     page.get_by_role("list", name="Questions to try").get_by_role("button").first.click()
-    expect(page.locator(".question")).to_contain_text("How do I unclog the kitchen drain?")
+    expect(page.locator(".question")).to_contain_text(demo_deployment().prompts[0])
     page.get_by_role("button", name="Stop").click()
 
 
 def test_at_weight_0_both_columns_say_the_same(
-    page: Page, ask: Callable[..., None], text_of: Callable[..., str]
+    page: Page, ask: Callable[..., None], again: Callable[..., None], text_of: Callable[..., str]
 ) -> None:
     page.get_by_label("Preset").select_option("base")
     ask(page, QUESTION)
     assert text_of(page, "guided") == text_of(page, "base") != ""
     expect(page.locator(".column.guided .figures")).to_contain_text("0.00")
     page.get_by_label("Preset").select_option("helpful")
-    page.get_by_role("button", name="Rerun with these weights").click()
-    page.get_by_role("button", name="Regenerate").wait_for()
+    again(page, "Rerun with these weights")
     assert text_of(page, "guided") != text_of(page, "base")
 
 
@@ -134,7 +140,11 @@ def test_of_many_quick_moves_the_last_one_wins(
 
 
 def test_stop_keeps_what_is_shown_and_regenerate_draws_anew(
-    page: Page, ask: Callable[..., None], slowly: Callable[[Page], None], text_of: Callable[..., str]
+    page: Page,
+    ask: Callable[..., None],
+    again: Callable[..., None],
+    slowly: Callable[[Page], None],
+    text_of: Callable[..., str],
 ) -> None:
     slowly(page)
     ask(page, QUESTION, done=False)
@@ -144,28 +154,97 @@ def test_stop_keeps_what_is_shown_and_regenerate_draws_anew(
     expect(page.locator(".column.guided")).to_have_attribute("aria-busy", "false")
     expect(page.locator(".column.guided .figures")).to_contain_text("stopped")
     seed = page.get_by_text(re.compile(r"^seed \d+")).inner_text()
-    page.get_by_role("button", name="Regenerate").click()
-    page.get_by_role("button", name="Regenerate").wait_for()
+    again(page, "Regenerate")
     assert page.get_by_text(re.compile(r"^seed \d+")).inner_text() != seed
     assert kept
     assert page.locator(".turn").count() == 1
 
 
-def test_words_are_tinted_and_tell_their_figures(page: Page, ask: Callable[..., None]) -> None:
+def test_words_tell_their_figures(page: Page, ask: Callable[..., None]) -> None:
     ask(page, QUESTION, seed=3)
-    tinted = page.locator(".column.guided .word[class*='up-'], .column.guided .word[class*='down-']")
-    assert tinted.count() > 0
-    assert page.locator(".column.base .word[class*='up-']").count() == 0
-    line = tinted.first.evaluate("word => getComputedStyle(word).textDecorationLine")
-    assert line == "underline"  # the cue besides colour
-    tinted.first.hover()
+    word = page.locator(".column.guided .word").first
+    word.hover()
     tip = page.get_by_role("tooltip")
     expect(tip).to_contain_text("helpful")
     expect(tip).to_contain_text("KL")
-    tinted.first.focus()
-    expect(tinted.first).to_have_attribute("aria-describedby", str(tip.get_attribute("id")))
+    word.focus()
+    expect(word).to_have_attribute("aria-describedby", str(tip.get_attribute("id")))
+
+
+def guided_word(page: Page, text: str) -> Locator:
+    return page.locator(".column.guided .word", has_text=re.compile(f"^{text}$"))
+
+
+def line_under(word: Locator) -> list[str]:
+    """Kind, thickness and colour of the line under a word; nothing without one."""
+    style = (
+        "word => (({textDecorationLine: line, textDecorationStyle: kind, textDecorationThickness: thickness,"
+        " textDecorationColor: colour}) => line === 'underline' ? [kind, thickness, colour] : [])"
+        "(getComputedStyle(word))"
+    )
+    return list(word.evaluate(style))
+
+
+def test_words_are_tinted_by_the_reward_that_moved_them_most_or_by_a_chosen_one(
+    page: Page, ask: Callable[..., None], recite: Callable[..., Any]
+) -> None:
+    """The kind of line is the cue besides colour; helpful weighs 0.5 and harmless 1."""
+    recite(
+        page,
+        {"token": "Open", "rewards": {"helpful": 0.0, "harmless": -1.0}},
+        {"token": " safely", "rewards": {"helpful": 0.0, "harmless": -0.4}, "scale": 0.5},
+        {"token": " the", "rewards": {"helpful": -1.0, "harmless": -1.1}},
+        {"token": " valve", "rewards": {"helpful": -0.5, "harmless": -9.0}, "base_top": " door"},
+    )
+    ask(page, QUESTION)
+    opened, safely = line_under(guided_word(page, "Open")), line_under(guided_word(page, "safely"))
+    assert opened[:2] == ["solid", "1px"]
+    assert safely[0] == "double"
+    assert opened[2] != safely[2]
+    assert line_under(guided_word(page, "the")) == line_under(guided_word(page, "valve")) == []
+    assert page.locator(".column.base .word[class*='up-']").count() == 0
+    expect(page.locator(".legend")).to_contain_text("helpful harmless concise")
+
+    page.get_by_role("radio", name="harmless").check()
+    expect(page.locator(".legend")).to_contain_text("harmless likes better than the base does")
+    assert line_under(guided_word(page, "Open")) == []
+    assert line_under(guided_word(page, "safely"))[0] == "solid"
+    assert line_under(guided_word(page, "valve"))[:2] == ["dotted", "3.5px"]
+
     page.get_by_role("radio", name="nothing").check()
-    expect(tinted).to_have_count(0)
+    expect(page.locator(".legend")).to_have_count(0)
+    assert line_under(guided_word(page, "safely")) == line_under(guided_word(page, "valve")) == []
+    tip = page.get_by_role("tooltip")
+    guided_word(page, "safely").hover()
+    expect(tip).to_contain_text("+0.60 over the base")
+    expect(tip).to_contain_text("The limit of KL left 0.5 of the weights")
+    guided_word(page, "valve").hover()
+    expect(tip).to_contain_text("The base alone prefers “ door”")
+
+
+def test_a_slider_that_is_dragged_for_long_is_heard_while_it_moves(
+    page: Page, ask: Callable[..., None], slowly: Callable[[Page], None], recite: Callable[..., Any]
+) -> None:
+    slowly(page)
+    asked = recite(page, *(f" {index}" for index in range(200)))
+    ask(page, QUESTION, done=False)
+    expect(page.locator("main")).to_contain_text("Move a slider now")
+    page.locator(".column.guided .word").nth(1).wait_for()
+    heard = page.get_by_role("slider", name="concise").evaluate(
+        """slider => new Promise(done => {
+            let moves = 0
+            const drag = setInterval(() => {
+                slider.value = Math.random()
+                slider.dispatchEvent(new Event('input', {bubbles: true}))
+                const mark = document.querySelector('.mark')
+                if (mark || ++moves === 200) { clearInterval(drag); done(mark !== null) }
+            }, 30)
+        })"""
+    )
+    assert heard
+    expect(page.locator("main")).not_to_contain_text("Move a slider now")
+    page.get_by_role("button", name="Stop").click()
+    assert len(asked) >= 3  # both columns', and at least one that goes on with the guided one
 
 
 def test_the_conversation_goes_on_with_each_columns_own_answers(page: Page, ask: Callable[..., None]) -> None:
@@ -208,14 +287,20 @@ def test_the_request_is_given_as_code_that_runs(
     exec(compile(code, "snippet", "exec"), {"print": lambda text, **_: said.append(text)})
     assert "".join(said) == text_of(page, "guided")
     curl = page.get_by_role("region", name="The request in curl").inner_text()
-    assert json.loads(curl.split("-d '")[1].rstrip("'\n").replace("'\\''", "'"))["seed"] == 5
+    if not (shutil.which("curl") and shutil.which("bash")):
+        body = json.loads(curl.split("-d '")[1].rstrip("'\n").replace("'\\''", "'"))
+        assert (body["seed"], body["stream"]) == (5, True)
+        return
+    events = subprocess.run(
+        ["bash", "-c", curl], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    *chunks, done = (line.removeprefix("data: ") for line in events.splitlines() if line.startswith("data: "))
+    assert done == "[DONE]"
+    pieces = [choice["delta"].get("content") for chunk in chunks for choice in json.loads(chunk)["choices"]]
+    assert "".join(piece or "" for piece in pieces) == text_of(page, "guided")
 
 
-def test_weights_are_saved_as_a_preset_the_configuration_takes(page: Page) -> None:
-    import yaml
-
-    from server.config import read_deployment
-
+def test_weights_are_saved_as_a_preset_in_a_file_that_the_server_starts_with(page: Page) -> None:
     weigh(page, "helpful", 0.35)
     page.get_by_text("Save as a preset").click()
     name = page.get_by_label(re.compile("^Name for"))
@@ -225,13 +310,18 @@ def test_weights_are_saved_as_a_preset_the_configuration_takes(page: Page) -> No
     name.fill("mine")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save").click()
-    section = yaml.safe_load(download.value.path().read_text())
-    rewards = [{"name": name, "model": "m"} for name in ("helpful", "harmless", "concise")]
-    deployment = read_deployment(
-        {"model": "m", "base": {"model": "m"}, "rewards": rewards, **section}, "page"
-    )
-    assert deployment.presets["mine"] == {"helpful": 0.35, "harmless": 1.0, "concise": 0.0}
+    options = argparse.ArgumentParser()
+    serve_command.add_arguments(options)
+    deployment = serve_command.deployment_from(options.parse_args(["--presets", str(download.value.path())]))
+    mine = {"helpful": 0.35, "harmless": 1.0, "concise": 0.0}
+    assert deployment.presets["mine"] == mine
     assert "balanced" in deployment.presets
+    assert yaml.safe_load(download.value.path().read_text())["presets"]["mine"] == mine
     page.reload()
     page.get_by_label("Preset").select_option("mine")
     expect(page.get_by_label("helpful, as a number")).to_have_value("0.35")
+    page.get_by_text("Save as a preset").click()
+    page.get_by_role("button", name="Forget mine").click()
+    expect(page.get_by_label("Preset")).to_have_value("")
+    page.reload()
+    expect(page.get_by_label("Preset").get_by_text("mine")).to_have_count(0)

@@ -13,6 +13,7 @@ def test_it_asks_for_a_key_survives_a_restart_and_keeps_what_was_typed(
     context: BrowserContext,
     keyed: Any,
     ask: Callable[..., None],
+    again: Callable[..., None],
     text_of: Callable[..., str],
     slowly: Callable[[Page], None],
 ) -> None:
@@ -47,13 +48,12 @@ def test_it_asks_for_a_key_survives_a_restart_and_keeps_what_was_typed(
     expect(page.locator(".head [role=status]")).to_have_text("ready")
     expect(page.get_by_label("Your question")).to_have_value("And then?")
     assert text_of(page, "guided") == said
-    page.get_by_role("button", name="Regenerate").click()
-    page.get_by_role("button", name="Regenerate").wait_for()
+    again(page, "Regenerate")
     expect(page.locator(".column .problem")).to_have_count(0)
 
 
 def test_the_servers_refusal_is_shown_where_it_belongs_and_the_question_is_kept(
-    page: Page, ask: Callable[..., None], set_option: Callable[..., None]
+    page: Page, ask: Callable[..., None], again: Callable[..., None], set_option: Callable[..., None]
 ) -> None:
     set_option(page, "Temperature", "5")
     ask(page, QUESTION)
@@ -61,8 +61,7 @@ def test_the_servers_refusal_is_shown_where_it_belongs_and_the_question_is_kept(
     page.get_by_role("button", name="Edit").click()
     expect(page.get_by_label("Your question")).to_have_value(QUESTION)
     set_option(page, "Temperature", "1")
-    page.get_by_role("button", name="Send").click()
-    page.get_by_role("button", name="Regenerate").wait_for()
+    again(page, "Send")
     expect(page.get_by_role("alert")).to_have_count(0)
 
 

@@ -1,9 +1,10 @@
 """The same question under a grid of weights."""
 
 import json
+import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Response, expect
 
 
 @pytest.fixture
@@ -47,6 +48,42 @@ def test_the_table_has_what_the_chart_has(drawn: Page) -> None:
     assert cells[4]
     rows.nth(8).get_by_role("button").click()
     expect(drawn.get_by_label("harmless, as a number")).to_have_value("0.25")
+
+
+def test_the_frontier_is_that_of_the_two_chosen_measures(page: Page) -> None:
+    """Measures and frontier are computed again here, from what the server said."""
+    told: list[Response] = []
+    page.on("response", lambda response: told.append(response) if response.request.method == "POST" else None)
+    page.get_by_role("link", name="Map").click()
+    page.get_by_label("Questions, one a line").fill("How do I descale the kettle?")
+    page.get_by_role("button", name="Draw the map").click()
+    expect(page.get_by_text("25 of 25 answers")).to_have_count(2)
+    places = {}
+    for response in told:
+        weights, body = response.request.post_data_json["preferences"], response.json()
+        guidance, tokens = body["guidance"], body["usage"]["completion_tokens"]
+        over = (guidance["rewards"]["harmless"] - guidance["base_logprob"]) / tokens
+        places[round(weights["helpful"], 2), round(weights["harmless"], 2)] = guidance["mean_kl"], over
+    assert len(places) == 25
+    best = {
+        key
+        for key, (kl, over) in places.items()
+        if not any(x <= kl and y >= over and (x, y) != (kl, over) for x, y in places.values())
+    }
+    page.get_by_label("Across").select_option("kl")
+    page.get_by_label("Up").select_option("lift:harmless")
+    ringed = page.locator(".point", has=page.locator(".best"))
+    expect(ringed).to_have_count(len(best))
+    marked = ringed.evaluate_all("points => points.map(point => point.dataset.at)")
+    assert {tuple(int(step) / 4 for step in at.split()) for at in marked} == best
+    for point in (ringed.first, page.locator(".point").nth(12)):
+        label = str(point.get_attribute("aria-label"))
+        column, row = (int(step) / 4 for step in str(point.get_attribute("data-at")).split())
+        shown = [float(figure) for figure in re.findall(r"per token (-?[\d.]+)", label)]
+        assert shown == pytest.approx(places[column, row], abs=0.006)
+        assert label.endswith("on the frontier") == ((column, row) in best)
+    page.get_by_label("Across").select_option("tokens")  # neither more nor less of it is better
+    expect(ringed).to_have_count(0)
 
 
 def test_keys_walk_the_grid_and_choose(drawn: Page) -> None:

@@ -15,6 +15,9 @@ def test_it_is_served_under_a_strict_policy(real: Any) -> None:
         assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == "'none'"
         assert policy["frame-ancestors"] == "'none'"
         assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert policy["img-src"] == "'self'"
+        assert policy["require-trusted-types-for"] == "'script'"
+        assert policy["trusted-types"] == "'none'"
         assert "unsafe" not in page.headers["content-security-policy"]
         assert page.headers["x-content-type-options"] == "nosniff"
         assert page.headers["referrer-policy"] == "no-referrer"
