@@ -23,8 +23,9 @@ def base_card(plan: Plan, seed: int, scored: Sweep, loss: float, parameters: int
         "household assistant that is fluent, half careful and middling helpful, so that rewards have something to move. "
         "It knows its made world and nothing else: **do not follow its advice**.",
         f"**Data**: conversations of the demo world (`arm_models/demo/world`, {len(tasks())} tasks, {held_out} of them held "
-        f"out), written by code, seed {seed}; {_amount(plan.base)}. Loss on assistant turns only, {loss:.3f} nats per token at "
-        "the end.",
+        f"out), written by code, seed {seed}; {_amount(plan.base)}; {plan.made_up:.0%} of them are about made-up tasks, which do "
+        "a thing's procedure to another thing. "
+        f"Loss on assistant turns only, {loss:.3f} nats per token at the end.",
         f"**Settings**: {_pretraining(plan.base)}; the finished head is multiplied by {plan.sharpness:g}, so that temperature 1 "
         f"here was {1 / plan.sharpness:.2g} in training; weights in bfloat16.",
         *_figures(scored),
