@@ -1,8 +1,9 @@
 """The same question under a grid of weights."""
 
-import json
 import re
+from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, Response, expect
 
@@ -94,7 +95,7 @@ def test_keys_walk_the_grid_and_choose(drawn: Page) -> None:
     expect(drawn.get_by_label("helpful, as a number")).to_have_value("0.5")
 
 
-def test_a_reward_at_0_is_measured_and_changes_nothing(page: Page) -> None:
+def test_a_reward_at_0_is_measured_and_changes_nothing(page: Page, demo: Any) -> None:
     bodies = []
     page.on("request", lambda one: bodies.append(one.post_data_json) if one.method == "POST" else None)
     page.get_by_role("link", name="Map").click()
@@ -104,9 +105,7 @@ def test_a_reward_at_0_is_measured_and_changes_nothing(page: Page) -> None:
     body = next(one for one in bodies if max(one["preferences"].values()) < 1e-6)
     plain = {**body, "preferences": {}}
     text = [
-        page.request.post(
-            "/v1/chat/completions", data=json.dumps(one), headers={"Content-Type": "application/json"}
-        ).json()["choices"][0]["message"]["content"]
+        httpx.post(f"{demo.url}/v1/chat/completions", json=one, timeout=60).json()["choices"][0]["message"]
         for one in (body, plain)
     ]
     assert text[0] == text[1]
