@@ -70,8 +70,10 @@ def test_errors_become_the_clients_exceptions(client: Any, served: Any) -> None:
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{served.url}/v1", api_key="wrong", max_retries=0).models.list()
-    with pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(model="tiny", messages=CHAT, n=2)
+    with pytest.raises(openai.BadRequestError) as many:
+        client.chat.completions.create(model="tiny", messages=CHAT, n=17)
+    assert many.value.param == "n"
+    assert "at most 16" in many.value.message
 
 
 def test_closing_a_stream_early_leaves_the_server_well(client: Any) -> None:

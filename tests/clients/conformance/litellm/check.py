@@ -24,7 +24,7 @@ LOOK = {
             "type": "object",
             "properties": {"far": {"type": "boolean"}},
             "required": ["far"],
-            "additionalProperties": False,
+            "maxProperties": 1,  # "additionalProperties" is taken out on the way by hosted_vllm/
         },
     },
 }
