@@ -189,7 +189,7 @@ def test_a_schema_over_a_bound_is_refused_at_once(forms: Any, schema: str) -> No
             content=json.dumps(body).replace('{"here": 0}', schema),
             headers={"content-type": "application/json"},
         )
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 10
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "response_format.json_schema.schema"
 
