@@ -368,7 +368,12 @@ def test_forced_calls_have_arguments_of_their_schema(client: openai.OpenAI) -> N
 def test_a_call_and_its_result_go_on_as_a_conversation(client: openai.OpenAI) -> None:
     choice: Any = {"type": "function", "function": {"name": "move"}}
     answer = client.chat.completions.create(
-        model=MODEL, messages=CHAT, tools=[MOVE, LOOK], tool_choice=choice, max_tokens=300
+        model=MODEL,
+        messages=CHAT,
+        tools=[MOVE, LOOK],
+        tool_choice=choice,
+        parallel_tool_calls=False,
+        max_tokens=300,
     )
     message = answer.choices[0].message
     (call,) = message.tool_calls
