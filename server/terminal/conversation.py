@@ -33,11 +33,11 @@ class Conversation:
 
     async def run(self) -> None:
         """Talks until Ctrl-D, a second Ctrl-C or /quit, or until the terminal is gone."""
-        self._screen.line(
-            f"{self._service.url}, {one_line(self._talk.model)}. /help lists commands and keys.",
-            self._palette.notice,
-        )
         with self._screen.listening(), contextlib.suppress(Gone):
+            self._screen.line(
+                f"{self._service.url}, {one_line(self._talk.model)}. /help lists commands and keys.",
+                self._palette.notice,
+            )
             while (line := await self._read()) is not None:
                 if not line.strip():
                     continue

@@ -84,6 +84,7 @@ class Screen:
         for number, handler in pressed.items():
             loop.add_signal_handler(number, handler)
         loop.add_reader(self._input, self._read)
+        self._take()  # it may have been resized before anybody listened
         try:
             yield
         finally:
