@@ -9,7 +9,8 @@ import type { Plan, Point } from "../sweep";
 /** Widest and lowest that it is drawn; text is as large as elsewhere on every screen. */
 const WIDTH = 860;
 const HEIGHT = 430;
-const EDGE = { left: 60, right: 20, top: 16, bottom: 52 };
+/** Dots of equal figures lie around where they belong: that may be at the edge. */
+const EDGE = { left: 60, right: 36, top: 34, bottom: 52 };
 const DOT = 8;
 
 interface ChartProps {

@@ -132,7 +132,7 @@ function Tip({ word, box, index }: { word: Word; box: HTMLElement | null; index:
           <dd>{number(sum((token) => token.kl))} nats</dd>
         </div>
       </dl>
-      {flipped && <p class="note">The base alone prefers “{flipped.baseTop}”.</p>}
+      {flipped && <p class="note">The base alone prefers “{flipped.baseTop.trim() || "a space"}”.</p>}
       {scale < 1 && <p class="note">The limit of KL left {number(scale)} of the weights.</p>}
     </div>
   );
