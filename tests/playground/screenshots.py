@@ -67,12 +67,10 @@ def steer(page: Page) -> None:
 
 
 def moved(page: Page) -> bool:
-    """Waits until some words have followed the mark, one of them moved by harmless; False when the answer ends first."""
+    """Waits until some words have followed the mark, one of them much moved by harmless; False when the answer ends first."""
     while page.locator(".column.guided[aria-busy=true]").count():
-        if page.locator(".mark ~ .word").count() > 7:
-            word = page.locator(".mark ~ .word.line-1:is(.up-1, .up-2, .up-3)").first
-            if not word.count():
-                return False
+        word = page.locator(".mark ~ .word.line-1:is(.up-2, .up-3)").first
+        if word.count() and page.locator(".mark ~ .word").count() > 7:
             word.hover()
             page.get_by_role("tooltip").wait_for()
             return page.locator(".column.guided[aria-busy=true]").count() == 1

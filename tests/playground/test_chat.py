@@ -219,7 +219,7 @@ def test_words_are_tinted_by_the_reward_that_moved_them_most_or_by_a_chosen_one(
     expect(tip).to_contain_text("+0.60 over the base")
     expect(tip).to_contain_text("The limit of KL left 0.5 of the weights")
     guided_word(page, "valve").hover()
-    expect(tip).to_contain_text("The base alone prefers “ door”")
+    expect(tip).to_contain_text("The base alone prefers “door”")
 
 
 def test_a_slider_that_is_dragged_for_long_is_heard_while_it_moves(
