@@ -61,6 +61,7 @@ test("the tool runner calls the function and goes on with its result", async () 
       messages,
       max_tokens: 300,
       tool_choice: { type: "function", function: { name: "look" } },
+      parallel_tool_calls: false,
       tools: [
         {
           type: "function",
