@@ -23,18 +23,15 @@ def running_server(setup: Setup) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder:
         config = Path(folder, "deployment.yaml")
         config.write_text(json.dumps(_deployment(setup)))  # JSON is YAML
-        process = subprocess.Popen(
-            [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            yield _url(process)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGTERM)  # the second one ends what still runs
-            process.wait(timeout=30)
+        command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--port", "0"]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            try:
+                yield _url(process)
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGTERM)  # the second one ends what still runs
 
 
 def _deployment(setup: Setup) -> dict[str, Any]:
