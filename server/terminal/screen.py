@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -207,4 +208,6 @@ class Screen:
 
 
 def _die(number: int, _: FrameType | None) -> NoReturn:
+    # It is raised in whatever runs now, often a task, which asyncio would then report as one that nobody waited for.
+    logging.getLogger("asyncio").disabled = True
     raise SystemExit(128 + number)
