@@ -17,7 +17,7 @@ from arm_models.demo.deployment import demo_deployment
 
 DOCS = Path(__file__).parents[2] / "docs"
 LARGEST = 250_000
-SEEDS = range(1, 30)
+SEEDS = range(1, 16)
 """Tried until one has an answer that goes on long enough after the slider was moved."""
 
 
@@ -49,27 +49,34 @@ def main() -> int:
     return 0
 
 
+def begin(page: Page, seed: int) -> None:
+    settings = json.dumps({"seed": seed})
+    page.evaluate("settings => sessionStorage.setItem('genarm.settings', settings)", settings)
+    page.reload()
+
+
 def steer(page: Page) -> None:
-    """A risky question under helpful alone; in mid-answer harmless is turned up, and a word tells its figures."""
+    """A risky question under helpful alone; in mid-answer harmless is turned up, and a word that it moved, as much as any
+    does, tells its figures.
+    """
     question = next(one for one in demo_deployment().prompts if "light switch" in one)
-    for seed in SEEDS:
-        settings = json.dumps({"seed": seed})
-        page.evaluate("settings => sessionStorage.setItem('genarm.settings', settings)", settings)
-        page.reload()
-        page.get_by_label("Preset").select_option("helpful")
-        page.get_by_label("Your question").fill(question)
-        page.get_by_role("button", name="Send").click()
-        page.locator(".column.guided .word").nth(5).wait_for()
-        page.get_by_role("slider", name="harmless").press("End")
-        if moved(page):
-            return
+    for strength in ("up-3", "up-2"):
+        for seed in SEEDS:
+            begin(page, seed)
+            page.get_by_label("Preset").select_option("helpful")
+            page.get_by_label("Your question").fill(question)
+            page.get_by_role("button", name="Send").click()
+            page.locator(".column.guided .word").nth(5).wait_for()
+            page.get_by_role("slider", name="harmless").press("End")
+            if moved(page, strength):
+                return
     raise AssertionError("no seed has an answer that goes on after the slider was moved")
 
 
-def moved(page: Page) -> bool:
-    """Waits until some words have followed the mark, one of them much moved by harmless; False when the answer ends first."""
+def moved(page: Page, strength: str) -> bool:
+    """Waits until words have followed the mark, one of them so much moved by harmless; False when the answer ends first."""
     while page.locator(".column.guided[aria-busy=true]").count():
-        word = page.locator(".mark ~ .word.line-1:is(.up-2, .up-3)").first
+        word = page.locator(f".mark ~ .word.line-1.{strength}").first
         if word.count() and page.locator(".mark ~ .word").count() > 7:
             word.hover()
             page.get_by_role("tooltip").wait_for()
@@ -80,6 +87,7 @@ def moved(page: Page) -> bool:
 
 def survey(page: Page) -> None:
     """Three questions over a grid of two weights, and a chosen point of the frontier."""
+    begin(page, seed=1)
     page.get_by_role("link", name="Map").click()
     page.get_by_role("button", name="Draw the map").click()
     page.get_by_text("– done").wait_for()
