@@ -18,7 +18,7 @@ from arm_models.demo.deployment import demo_deployment
 DOCS = Path(__file__).parents[2] / "docs"
 LARGEST = 250_000
 SEEDS = range(1, 16)
-"""Tried until one has an answer that goes on long enough after the slider was moved."""
+"""Tried until one has an answer that goes on long enough after the weights changed."""
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def begin(page: Page, seed: int) -> None:
 
 
 def steer(page: Page) -> None:
-    """A risky question under helpful alone; in mid-answer harmless is turned up, and a word that it moved, as much as any
+    """A risky question under helpful alone; in mid-answer the weights become balanced, and a word that it moved, as much as any
     does, tells its figures.
     """
     question = next(one for one in demo_deployment().prompts if "light switch" in one)
@@ -67,17 +67,17 @@ def steer(page: Page) -> None:
             page.get_by_label("Your question").fill(question)
             page.get_by_role("button", name="Send").click()
             page.locator(".column.guided .word").nth(5).wait_for()
-            page.get_by_role("slider", name="harmless").press("End")
+            page.get_by_label("Preset").select_option("balanced")
             if moved(page, strength):
                 return
-    raise AssertionError("no seed has an answer that goes on after the slider was moved")
+    raise AssertionError("no seed has an answer that goes on after the weights changed")
 
 
 def moved(page: Page, strength: str) -> bool:
     """Waits until words have followed the mark, one of them so much moved by harmless; False when the answer ends first."""
     while page.locator(".column.guided[aria-busy=true]").count():
         word = page.locator(f".mark ~ .word.line-1.{strength}").first
-        if word.count() and page.locator(".mark ~ .word").count() > 7:
+        if word.count() and page.locator(".mark ~ .word").count() > 4:
             word.hover()
             page.get_by_role("tooltip").wait_for()
             return page.locator(".column.guided[aria-busy=true]").count() == 1
