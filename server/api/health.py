@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 
 from server.api.serving import Phase, Server
 from server.errors import Unavailable
@@ -28,7 +29,7 @@ async def ready(server: Server) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 @router.head("/metrics", include_in_schema=False)
 async def metrics(server: Server) -> Response:
     """Prometheus' text format."""

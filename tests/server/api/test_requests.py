@@ -512,9 +512,11 @@ def test_head_is_get_without_a_body(real: Any, path: str) -> None:
     assert head.headers["content-type"] == got.headers["content-type"]
 
 
-def test_metrics_can_be_asked_for_by_head(real: Any) -> None:
+def test_metrics_are_text_by_head_and_in_the_document(real: Any) -> None:
     with real.client() as client:
-        assert client.head("/metrics").status_code == 200
+        assert client.head("/metrics").headers["content-type"].startswith("text/plain")
+        document = client.get("/openapi.json").json()
+    assert set(document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
 
 
 def test_the_request_id_is_echoed_when_it_is_sane(real: Any) -> None:

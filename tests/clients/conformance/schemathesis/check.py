@@ -95,7 +95,7 @@ def answer(case: schemathesis.Case) -> Any:
         reach_the_engine(case.body)
     response = case.call(headers=KEY, timeout=120)
     case.validate_response(response, checks=CHECKS)
-    if not response.headers["content-type"].startswith("text/event-stream"):
+    if not response.headers["content-type"][0].startswith("text/event-stream"):
         case.validate_response(response, checks=[response_schema_conformance])
     if response.status_code >= 400:
         error = response.json()["error"]
