@@ -91,7 +91,7 @@ def test_bad_data(case: schemathesis.Case) -> None:
 
 def answer(case: schemathesis.Case) -> Any:
     """What the server says to this; asserts what holds for every answer."""
-    if isinstance(case.body, dict):
+    if isinstance(case.body, dict) and case.path.startswith("/v1/"):
         reach_the_engine(case.body)
     response = case.call(headers=KEY, timeout=120)
     case.validate_response(response, checks=CHECKS)
@@ -114,7 +114,7 @@ def reach_the_engine(body: dict[str, Any]) -> None:
     if isinstance(body.get("model"), str):
         body["model"] = MODEL
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-        if isinstance(body.get(name), int) and body[name] > SHORT:
+        if isinstance(body.get(name), int) and SHORT < body[name] < 2**31:  # beyond, it is bad data
             body[name] = SHORT
     if "messages" in body or "prompt" in body:
         body.setdefault("max_tokens", SHORT)
