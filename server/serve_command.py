@@ -245,7 +245,12 @@ def _serve(deployment: Deployment, keys: frozenset[str], listening: socket.socke
     )
     serving: Serving = app.state.serving
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+        app,
+        http="h11",  # it bounds the headers; what else may be installed does not have to
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
     )
     uvicorn_server = DrainingServer(config)
     print(f"genarm: listening on {url}, loading {deployment.model}", flush=True)

@@ -88,7 +88,7 @@ async def _steer(client: httpx.AsyncClient, rewards: list[str], rng: random.Rand
         "model": "bench",
         "prompt": [rng.randrange(5, 200) for _ in range(rng.randint(16, 64))],
         "max_tokens": TOKENS,
-        "ignore_eos": True,
+        "min_tokens": TOKENS,  # no end-of-text is drawn: with ignore_eos it would be, and would show nothing
         "stream": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "seed": rng.randrange(1000),
