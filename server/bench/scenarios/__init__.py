@@ -7,8 +7,8 @@ from server.bench.scenarios.generate import against_generate, against_static, on
 from server.bench.scenarios.http import over_http
 from server.bench.scenarios.prefix import second_request
 from server.bench.scenarios.reports import reports_asked, reports_unasked
-from server.bench.scenarios.steering import steering
-from server.bench.scenarios.weights import sweep
+from server.bench.scenarios.steering import change_lag
+from server.bench.scenarios.sweep import weight_sweep
 from server.bench.scenarios.zero import weight_zero
 from server.bench.setup import Setup
 
@@ -18,9 +18,9 @@ SCENARIOS: Mapping[str, Callable[[Setup], Result]] = {
     "static": against_static,
     "stream": one_stream,
     "http": over_http,
-    "sweep": sweep,
+    "sweep": weight_sweep,
     "unreported": reports_unasked,
     "reported": reports_asked,
     "prefix": second_request,
-    "steering": steering,
+    "steering": change_lag,
 }

@@ -61,7 +61,7 @@ class Lag:
         }
 
 
-def steering(setup: Setup) -> Lag:
+def change_lag(setup: Setup) -> Lag:
     """As many streams as the workload has requests, each steered once at a random token, over HTTP."""
     lags: list[int] = []
     with running_server(setup) as url:

@@ -11,7 +11,7 @@ from server.engine import Engine, SequenceRequest
 VECTORS = 11
 
 
-def sweep(setup: Setup) -> Comparison:
+def weight_sweep(setup: Setup) -> Comparison:
     """Eleven weight vectors to every prompt, a prompt's in one group that reads it once, against one request at a time.
 
     One at a time takes so long that only one vector of each prompt is written.
