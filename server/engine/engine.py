@@ -8,7 +8,7 @@ import torch
 from server.engine.config import EngineConfig
 from server.engine.divergence import limit
 from server.engine.kv_cache import BLOCK, capacity_for
-from server.engine.member import Member
+from server.engine.member import Chunk, Member
 from server.engine.mix import Contribution, mix_logits
 from server.engine.penalties import adjust
 from server.engine.report import token_logprobs, token_reports
@@ -125,12 +125,7 @@ class Engine:
         """Run one step; the tokens it drew."""
         step = self._scheduler.schedule()
         self._steps += 1
-        # In the members' order, whoever came first in the plan: a row's sum must not depend on its neighbours.
-        logits = {
-            name: member.forward(step.chunks[name])
-            for name, member in self.members.items()
-            if name in step.chunks
-        }
+        logits = self._forward(step.chunks)
         self._fork(step)
         self._read(step, logits)
         self._keep(step)
@@ -183,6 +178,15 @@ class Engine:
             member.cache.check_integrity()
             if not self.has_work:
                 assert member.cache.free_blocks == member.cache.num_blocks
+
+    def _forward(self, chunks: Mapping[str, Sequence[Chunk]]) -> dict[str, torch.Tensor]:
+        """Run every member over its chunks; by member, the logits that :meth:`Member.forward` returns.
+
+        In the members' order, whoever came first in the plan: a row's sum must not depend on its neighbours.
+        """
+        return {
+            name: member.forward(chunks[name]) for name, member in self.members.items() if name in chunks
+        }
 
     def _fork(self, step: Step) -> None:
         """Give followers a copy of what their leaders have computed."""
