@@ -184,9 +184,7 @@ class Engine:
 
         In the members' order, whoever came first in the plan: a row's sum must not depend on its neighbours.
         """
-        return {
-            name: member.forward(chunks[name]) for name, member in self.members.items() if name in chunks
-        }
+        return {name: member.forward(chunks[name]) for name, member in self.members.items() if name in chunks}
 
     def _fork(self, step: Step) -> None:
         """Give followers a copy of what their leaders have computed."""
