@@ -13,7 +13,9 @@ else
 TORCH ?= torch==2.13.0
 endif
 
-.PHONY: serve test test-fast test-clients lint types bench page screenshots clean
+TRITON := .venvs/triton
+
+.PHONY: serve test test-fast test-clients test-kernel test-gpu lint types bench page screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -27,6 +29,14 @@ test-fast: $(VENV)/.test
 # Other people's clients against the server, each in an environment of its own under .venvs (PyPI and npm, first time only).
 test-clients: $(VENV)/.test
 	$(BIN)/python -m pytest -m clients --capture=no tests/clients/test_conformance.py $(ARGS)
+
+# The Triton kernel in Triton's interpreter, on any CPU. Triton lies beside the environment: torch for CPUs comes without it.
+test-kernel: $(VENV)/.test $(TRITON)/.stamp
+	TRITON_INTERPRET=1 PYTHONPATH=$(TRITON) $(BIN)/python -m pytest -m kernel tests/server/engine $(ARGS)
+
+# What needs a GPU: the kernel compiled, CUDA graphs against running, the engine on CUDA against the CPU. Skipped without one.
+test-gpu: $(VENV)/.test
+	$(BIN)/python -m pytest -m "gpu or kernel" -rs tests/server/engine $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -62,4 +72,8 @@ $(VENV)/.serve: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.test: $(VENV)/.serve
 	$(PIP) install --quiet --editable ".[test]"
+	touch $@
+
+$(TRITON)/.stamp: $(VENV)/.test
+	$(PIP) install --quiet --no-deps --upgrade --target $(TRITON) triton==3.9.0
 	touch $@

@@ -2,11 +2,13 @@
 
 A context owns a *table* of blocks, in the order of its tokens; a block may stand in several tables::
 
-    storage    [layers, K|V, blocks + 1, BLOCK, kv_heads, head_dim]        allocated once
+    storage    [layers, K|V, blocks, BLOCK, kv_heads, head_dim]        allocated once
 
-    ctx A      [ 4, 0, 7 ]      tokens 0-63 in block 4, 64-127 in block 0, …
-    ctx B      [ 4, 0, 2 ]      begins with the same 128 tokens
-    nobody     the last block: padding of a batch writes there
+    ctx A      [ 4, 1, 7 ]      tokens 0-63 in block 4, 64-127 in block 1, …
+    ctx B      [ 4, 1, 2 ]      begins with the same 128 tokens
+    nobody     block 0: padding of a batch writes there
+
+Members that run in one forward keep their blocks in one :class:`PageStore`, so that attention covers them in one call.
 
 The interface is that of :class:`~server.engine.kv_cache.KVCache`, without its rows: nothing is moved when a context grows, and a
 copied prefix shares its whole blocks. They need no copy on write: a context is only ever written behind the tokens it has
@@ -20,31 +22,60 @@ import torch
 
 from server.engine.kv_cache import BLOCK, KVShape
 
+SCRATCH = 0
+"""The block of a store that no context owns."""
+
+
+class PageStore:
+    """The blocks of one or several caches, and one for nobody."""
+
+    def __init__(self, shape: KVShape) -> None:
+        self.shape = shape
+        self._blocks = 1
+        self._data: torch.Tensor | None = None
+
+    @property
+    def data(self) -> torch.Tensor:
+        """[layers, 2, blocks, BLOCK, kv_heads, head_dim] keys and values; allocated when first asked for."""
+        if self._data is None:
+            shape = self.shape
+            size = (shape.layers, 2, self._blocks, BLOCK, shape.kv_heads, shape.head_dim)
+            # An ordinary tensor even when it is first asked for in inference mode.
+            with torch.inference_mode(False):
+                self._data = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+        return self._data
+
+    def claim(self, blocks: int) -> range:
+        """So many blocks more, for one cache. Raises ``RuntimeError`` once the memory is allocated."""
+        if self._data is not None:
+            raise RuntimeError("a store in use takes no more caches")
+        self._blocks += blocks
+        return range(self._blocks - blocks, self._blocks)
+
 
 class PagedKVCache:
     """Keys and values of every context of one member, in blocks of :data:`BLOCK` tokens.
 
     Attributes:
-        storage: [layers, 2, num_blocks + 1, BLOCK, kv_heads, head_dim] keys and values.
-        num_blocks: blocks that contexts may own.
-        scratch: index of the block that no context owns.
+        store: where they lie; with other caches where one was given.
+        num_blocks: blocks that contexts of this cache may own.
 
     Raises:
         ValueError: ``max_tokens`` is less than a block.
+        RuntimeError: the store is in use already.
     """
 
-    def __init__(self, shape: KVShape, max_tokens: int) -> None:
+    def __init__(self, shape: KVShape, max_tokens: int, store: PageStore | None = None) -> None:
         if max_tokens < BLOCK:
             raise ValueError(f"a cache needs room for at least {BLOCK} tokens, not {max_tokens}")
         self.shape = shape
+        self.store = store or PageStore(shape)
         self.num_blocks = max_tokens // BLOCK
-        self.scratch = self.num_blocks
-        size = (shape.layers, 2, self.num_blocks + 1, BLOCK, shape.kv_heads, shape.head_dim)
-        self.storage = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+        own = self.store.claim(self.num_blocks)
         self._tables: dict[Hashable, list[int]] = {}
-        self._owners = [0] * self.num_blocks  # contexts in whose table a block stands
-        self._holders = [0] * self.num_blocks  # those of them that are not offered
-        self._unowned = list(range(self.num_blocks))[::-1]
+        self._owners = dict.fromkeys(own, 0)  # contexts in whose table a block stands
+        self._holders = dict.fromkeys(own, 0)  # those of them that are not offered
+        self._unowned = list(own)[::-1]
         self._offered: OrderedDict[Hashable, None] = OrderedDict()  # used longest ago first
         self._offered_blocks = 0
 
@@ -108,7 +139,8 @@ class PagedKVCache:
             self._drop(taker[place], held=True)
             taker[place] = giver[place]
         if rest:
-            self.storage[:, :, taker[whole], :rest] = self.storage[:, :, giver[whole], :rest]
+            data = self.store.data
+            data[:, :, taker[whole], :rest] = data[:, :, giver[whole], :rest]
 
     def offer(self, owner: Hashable) -> None:
         """``owner``'s blocks may be taken when there is need. Raises ``KeyError`` when it has none."""
@@ -136,11 +168,11 @@ class PagedKVCache:
             self._drop(block, held=held)
 
     def trim(self) -> None:
-        """Nothing: the storage is allocated once."""
+        """Nothing: the store is allocated once."""
 
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` when tables, blocks and counts do not add up."""
-        owners, holders = [0] * self.num_blocks, [0] * self.num_blocks
+        owners, holders = dict.fromkeys(self._owners, 0), dict.fromkeys(self._owners, 0)
         for owner, table in self._tables.items():
             assert len(set(table)) == len(table)
             for block in table:
@@ -148,8 +180,8 @@ class PagedKVCache:
                 holders[block] += owner not in self._offered
         assert owners == self._owners
         assert holders == self._holders
-        assert sorted(self._unowned) == [block for block, count in enumerate(owners) if not count]
-        only_offered = sum(bool(own) and not held for own, held in zip(owners, holders, strict=True))
+        assert sorted(self._unowned) == [block for block, count in owners.items() if not count]
+        only_offered = sum(bool(count) and not holders[block] for block, count in owners.items())
         assert self._offered_blocks == only_offered
         assert set(self._offered) <= set(self._tables)
         assert 0 <= self.free_blocks <= self.num_blocks

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from server.engine.kv_cache import BLOCK, KVShape
-from server.engine.paged_cache import PagedKVCache
+from server.engine.paged_cache import SCRATCH, PagedKVCache, PageStore
 
 SHAPE = KVShape(layers=2, kv_heads=1, head_dim=2, dtype=torch.float32, device=torch.device("cpu"))
 BLOCKS = 12
@@ -20,13 +20,13 @@ LENGTHS = st.integers(1, 5 * BLOCK)
 def written(cache: PagedKVCache, owner: Hashable, start: int, stop: int) -> torch.Tensor:
     """Keys and values of tokens start … stop − 1 as they lie in the storage: [layers, 2, tokens, kv_heads, head_dim]."""
     table = torch.tensor(cache.table(owner))
-    return cache.storage[:, :, table].flatten(2, 3)[:, :, start:stop]
+    return cache.store.data[:, :, table].flatten(2, 3)[:, :, start:stop]
 
 
 def write(cache: PagedKVCache, owner: Hashable, start: int, stamps: list[float]) -> None:
     for position, stamp in enumerate(stamps, start):
         block = cache.table(owner)[position // BLOCK]
-        cache.storage[:, :, block, position % BLOCK] = stamp
+        cache.store.data[:, :, block, position % BLOCK] = stamp
 
 
 class PagedCacheUse(RuleBasedStateMachine):
@@ -191,9 +191,23 @@ def test_a_kept_prefix_that_a_context_shares_is_not_free(cache: PagedKVCache) ->
 
 def test_nobody_is_given_the_scratch_block(cache: PagedKVCache) -> None:
     assert cache.reserve("all", BLOCKS * BLOCK)
-    assert cache.scratch not in cache.table("all")
-    assert cache.storage.shape[2] == BLOCKS + 1
+    assert SCRATCH not in cache.table("all")
+    assert cache.store.data.shape[2] == BLOCKS + 1
     assert not cache.reserve("more", 1)
+
+
+def test_caches_of_one_store_have_blocks_and_budgets_of_their_own() -> None:
+    store = PageStore(SHAPE)
+    caches = [PagedKVCache(SHAPE, blocks * BLOCK, store) for blocks in (2, 3)]
+    for cache, blocks in zip(caches, (2, 3), strict=True):
+        assert cache.num_blocks == cache.free_blocks == blocks
+        assert not cache.reserve("a", blocks * BLOCK + 1)
+        assert cache.reserve("a", blocks * BLOCK)
+    tables = [set(cache.table("a")) for cache in caches]
+    assert not tables[0] & tables[1]
+    assert store.data.shape[2] == 1 + 2 + 3
+    with pytest.raises(RuntimeError, match="takes no more caches"):
+        PagedKVCache(SHAPE, BLOCK, store)
 
 
 def test_a_budget_below_one_block_is_refused() -> None:
