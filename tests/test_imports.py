@@ -82,7 +82,9 @@ def test_models_and_engine_need_no_web_package(folder: str) -> None:
     code = (
         "import sys\nfrom importlib import import_module\n"
         f"sys.modules.update(dict.fromkeys({WEB!r}))\n"  # None there makes an import fail
-        f"for name in {modules(folder)!r}:\n    import_module(name)\n"
+        f"for name in {modules(folder)!r}:\n    try:\n        import_module(name)\n"
+        # The kernels for a GPU need what comes with PyTorch for one.
+        "    except ModuleNotFoundError as error:\n        if error.name != 'triton':\n            raise\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
