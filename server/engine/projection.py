@@ -6,6 +6,9 @@ from typing import Protocol
 import torch
 from torch.nn import functional as F
 
+from arm_models.errors import UserError
+from server.engine.quantized import QuantizedProjection
+
 _ROWS_AT_PACKING = 32
 """Rows for which oneDNN chooses the layout of a packed matrix: the one for 1 row is half as fast at every other number."""
 
@@ -27,14 +30,18 @@ class Projection(Protocol):
         """[tokens, in_features] → [tokens, out_features]; both in the dtype of the weights."""
 
 
-def project(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | None]) -> Projection:
+def project(
+    weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | None], *, quantize: bool = False
+) -> Projection:
     """One projection for one or several matrices that read the same input.
 
     weights: each [out_i, in], of one dtype on one device; the result's features are theirs one after the other. biases: [out_i]
-    or None for each matrix. A packed projection keeps a copy of its own; a plain one of a single matrix keeps that matrix.
+    or None for each matrix. quantize: hold float32 weights of a CPU in 8 bits. A plain projection of a single matrix keeps that
+    matrix, every other one a copy of its own.
 
     Raises:
         ValueError: no weight, or not one bias entry for each.
+        UserError: ``quantize`` for other weights, or on a machine without the operations.
     """
     if not weights or len(biases) != len(weights):
         raise ValueError(
@@ -42,7 +49,18 @@ def project(weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | Non
         )
     weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
     bias = _fused_bias(weights, biases)
+    if quantize:
+        return _quantized(weight, bias)
     return _packed(weight, bias) or _Plain(weight, bias)
+
+
+@torch.no_grad()
+def _quantized(weight: torch.Tensor, bias: torch.Tensor | None) -> QuantizedProjection:
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        raise UserError(
+            f"dtype int8 is for float32 weights on a CPU, not for {weight.dtype} on {weight.device}"
+        )
+    return QuantizedProjection(weight, bias)
 
 
 def _fused_bias(
