@@ -3,10 +3,11 @@
 Needs torch and transformers only; no web package is imported from here.
 """
 
+from server.engine.assembly import build_members, lone_member
 from server.engine.attention import ATTENTION, register_attention
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine, EngineStats
-from server.engine.member import Member, SelfTestError, build_members
+from server.engine.member import Member, SelfTestError
 from server.engine.sequence import (
     Grammar,
     Matcher,
@@ -35,5 +36,6 @@ __all__ = [
     "TokenOutput",
     "TokenReport",
     "build_members",
+    "lone_member",
     "register_attention",
 ]

@@ -4,9 +4,10 @@ A member's forward gets all tokens of a step in one row, ``[1, tokens]``: prompt
 tokens of others. :class:`Layout` says which slice of that row is what; the hook writes the new keys and values to the cache
 and attends part by part.
 
-Two kinds of part, and the rule behind them: *a token's arithmetic depends on its own position only*. Prompt tokens are
-computed chunk by chunk on a fixed grid; response tokens are single queries, whether they are decoded one a step or replayed
-many at once (after preemption, or by a member whose weight has just left 0).
+Prompt tokens are computed chunk by chunk on a fixed grid, response tokens one a step or several at once: computed again after
+preemption, late by a member whose weight has just left 0, or as a draft to be verified. With ``exact`` a response token is a
+single query over a length of its own in each of these cases, so that *its arithmetic depends on its position only*; without,
+tokens of one context that come together share one product, which is faster and differs in the last bits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,11 +33,10 @@ _KeysValues = tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """A slice of the packed tokens, and the keys and values over which it attends.
+    """A slice of the tokens, and the keys and values over which it attends.
 
     ``keys``, ``values``: per layer, [rows, kv_heads, length, head_dim] views of a slab. ``mask`` is additive,
-    [rows, 1, queries, length]. Prompt chunk: one row, many queries. Single tokens: one query a row; ``where`` places them when
-    not every row of the span has one.
+    [rows, 1, queries, length]; every row has as many queries. ``where`` says which of the rows have any, None where all do.
     """
 
     start: int
@@ -46,28 +46,34 @@ class Queries:
     mask: torch.Tensor
     where: torch.Tensor | None = None
 
-    def attend(self, layer: int, query: torch.Tensor, scale: float | None) -> torch.Tensor:
-        """``query`` [tokens, heads, head_dim] of this slice → the same shape."""
+    def attend(self, layer: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """``query`` [tokens, heads, head_dim] of this slice, row after row → the same shape."""
         keys, values = self.keys[layer], self.values[layer]
-        groups = query.shape[1] // keys.shape[1]
-        if self.mask.shape[2] > 1:
-            return self._attend_chunk(query, keys, values, groups, scale)
+        count, width = self.mask.shape[2], query.shape[2]
+        rows = query.view(-1, count, *query.shape[1:])
         if self.where is not None:
-            query = query.new_zeros(keys.shape[0], *query.shape[1:]).index_copy_(0, self.where, query)
+            rows = rows.new_zeros(keys.shape[0], *rows.shape[1:]).index_copy_(0, self.where, rows)
         # Query heads that share a key head become queries of that head: no repeated keys.
-        grouped = query.reshape(query.shape[0], -1, groups, query.shape[2])
-        out = scaled_dot_product_attention(grouped, keys, values, attn_mask=self.mask, scale=scale)
-        out = out.flatten(1, 2)
-        return out if self.where is None else out.index_select(0, self.where)
+        heads = rows.transpose(1, 2).reshape(keys.shape[0], keys.shape[1], -1, width)
+        groups = heads.shape[2] // count
+        mask = self.mask if count == 1 or groups == 1 else self.mask.repeat(1, 1, groups, 1)
+        out = _attend(heads, keys, values, mask, scale)
+        out = out.reshape(keys.shape[0], -1, count, width).transpose(1, 2)
+        return (out if self.where is None else out.index_select(0, self.where)).flatten(0, 1)
 
-    def _attend_chunk(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, groups: int, scale: float | None
-    ) -> torch.Tensor:
-        tokens, heads, width = query.shape
-        grouped = query.transpose(0, 1).reshape(1, heads // groups, groups * tokens, width)
-        mask = self.mask if groups == 1 else self.mask.repeat(1, 1, groups, 1)
-        out = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
-        return out.reshape(heads, tokens, width).transpose(0, 1)
+
+FEW_QUERIES = 16
+"""On the CPU, plain products read a long cache a quarter faster than the fused kernel, which is made for many queries."""
+
+
+def _attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """``query`` [rows, kv_heads, queries, head_dim] → the same shape."""
+    if query.device.type != "cpu" or query.shape[2] > FEW_QUERIES:
+        return scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+    scores = torch.add(mask, query @ keys.transpose(2, 3), alpha=scale)
+    return scores.softmax(-1) @ values
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,90 +81,138 @@ class Write:
     """Where packed tokens put their keys and values.
 
     ``storage``: per layer, the slab as [2 * rows * kv_heads * capacity, head_dim]; ``places`` [2 * kv_heads * tokens]: which of
-    its lines the keys and values go to; ``tokens``: which of the packed tokens, a slice where they lie side by side.
+    its lines the keys and values of each token go to; ``tokens``: which of the packed tokens, None for all of them.
     """
 
     storage: tuple[torch.Tensor, ...]
-    tokens: torch.Tensor | slice
+    tokens: torch.Tensor | slice | None
     places: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the packed tokens of one forward are. The last ``padding`` tokens belong to no part."""
+    """What the packed tokens of one forward are. The last ``padding`` tokens belong to no part.
+
+    ``order``: the packed tokens in the order of the parts, and back; None where it is theirs already.
+    """
 
     tokens: int
     padding: int
     writes: tuple[Write, ...]
     parts: tuple[Queries, ...]
+    order: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store ``key`` and ``value`` [kv_heads, tokens, head_dim] of one layer."""
-        both = torch.stack((key, value))
+        """Store ``key`` and ``value`` [tokens, kv_heads, head_dim] of one layer."""
+        both = torch.cat((key, value), dim=1)
         for write in self.writes:
-            write.storage[layer].index_copy_(0, write.places, both[:, :, write.tokens].flatten(0, 2))
+            fresh = both if write.tokens is None else both[write.tokens]
+            lines = fresh.flatten(0, 1).to(write.storage[layer].dtype)
+            write.storage[layer].index_copy_(0, write.places, lines)
 
-    def attend(self, layer: int, query: torch.Tensor, scale: float | None) -> torch.Tensor:
-        """``query`` [tokens, heads, head_dim] → the same shape; 0 for padding."""
+    def attend(self, layer: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """``query`` [tokens, heads, head_dim] → the same shape and dtype; 0 for padding."""
+        dtype = query.dtype
+        query = query.to(self.parts[0].keys[layer].dtype)
+        if self.order is not None:
+            query = query.index_select(0, self.order[0])
         outputs = [part.attend(layer, query[part.start : part.stop], scale) for part in self.parts]
         if self.padding:
             outputs.append(query.new_zeros(self.padding, *query.shape[1:]))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return (out if self.order is None else out.index_select(0, self.order[1])).to(dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Consecutive tokens of one context: ``count`` tokens from position ``start``, in the cache at ``row``."""
+    """Consecutive tokens of one context: ``count`` tokens from position ``start``, in the cache at ``row``.
+
+    ``lane``: which of the models of the forward reads them.
+    """
 
     row: Row
     start: int
     count: int
     is_prompt: bool
+    lane: int = 0
 
 
 def lay_out(
-    spans: Sequence[Span], dtype: torch.dtype, device: torch.device, multiple: int = 1
+    spans: Sequence[Span], dtype: torch.dtype, device: torch.device, multiple: int = 1, *, exact: bool = False
 ) -> tuple[Layout, list[int]]:
-    """Pack spans into one row of tokens.
+    """Pack spans into one row of tokens, lane after lane, and padding up to a multiple of ``multiple`` tokens.
 
-    Single tokens of one slab come first and side by side, in row order; then replays, then prompt chunks, then
-    padding up to a multiple of ``multiple`` tokens.
+    Tokens that attend together come one after the other, in the order of their rows. ``dtype`` is the cache's; ``exact``: see
+    the module.
 
     Returns:
         the layout, and for each span the index of its first token in the packed row.
     """
-    order = sorted(range(len(spans)), key=lambda i: _packing_key(spans[i]))
-    offsets = [0] * len(spans)
-    total = 0
+    keys = [_part_key(span, exact) for span in spans]
+    packed = sorted(range(len(spans)), key=lambda i: (spans[i].lane, *keys[i]))
+    offsets, total = _offsets(spans, packed)
+    order = sorted(packed, key=keys.__getitem__)
+    starts, _ = _offsets(spans, order)
+    parts: list[Queries] = []
+    for group in _groups(keys, order):
+        members = [spans[i] for i in group]
+        build = {SHARED: _shared, REPLAYED: _replayed, PROMPT: _prompt_chunk}[keys[group[0]][0]]
+        parts.extend(build(members, starts[group[0]], dtype, device))
+    padding = -total % multiple
+    writes = _writes(spans, offsets, total + padding, device)
+    permutation = None if order == packed else _permutation(spans, order, offsets, total + padding, device)
+    return Layout(total + padding, padding, writes, tuple(parts), permutation), offsets
+
+
+SHARED, REPLAYED, PROMPT = range(3)
+"""How the tokens of a span attend: with other spans of their slab, each by itself, or as a chunk of a prompt."""
+
+
+def _part_key(span: Span, exact: bool) -> tuple[int, int, int, int]:
+    slab = span.row.slab
+    if span.is_prompt:
+        kind = PROMPT
+    elif exact and (span.count > 1 or slab.capacity != capacity_for(span.start + 1)):
+        kind = REPLAYED
+    else:
+        kind = SHARED
+    return kind, slab.capacity, span.count, span.row.index
+
+
+def _offsets(spans: Sequence[Span], order: Sequence[int]) -> tuple[list[int], int]:
+    """Where each span begins when they lie in this order, and where the last one ends."""
+    offsets, total = [0] * len(spans), 0
     for i in order:
         offsets[i] = total
         total += spans[i].count
-    singles = [i for i in order if _is_single(spans[i])]
-    parts: list[Queries] = []
-    for group in _by_slab(spans, singles):
-        parts.append(_single_tokens([spans[i] for i in group], offsets[group[0]], dtype, device))
-    for i in order[len(singles) :]:
-        build = _prompt_chunk if spans[i].is_prompt else _replay
-        parts.extend(build(spans[i], offsets[i], dtype, device))
-    padding = -total % multiple
-    layout = Layout(total + padding, padding, _writes(spans, offsets, device), tuple(parts))
-    return layout, offsets
+    return offsets, total
 
 
-def _is_single(span: Span) -> bool:
-    return span.count == 1 and span.row.slab.capacity == capacity_for(span.start + 1)
+def _permutation(
+    spans: Sequence[Span], order: Sequence[int], offsets: Sequence[int], tokens: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The packed tokens in ``order``, and the way back; padding stays last."""
+    there = [place for i in order for place in range(offsets[i], offsets[i] + spans[i].count)]
+    there.extend(range(len(there), tokens))
+    back = [0] * tokens
+    for place, token in enumerate(there):
+        back[token] = place
+    return torch.tensor(there, device=device), torch.tensor(back, device=device)
 
 
-def _packing_key(span: Span) -> tuple[int, int, int]:
-    kind = 0 if _is_single(span) else 2 if span.is_prompt else 1
-    return kind, span.row.slab.capacity, span.row.index
-
-
-def _by_slab(spans: Sequence[Span], singles: list[int]) -> list[list[int]]:
-    groups: dict[int, list[int]] = {}
-    for i in singles:
-        groups.setdefault(spans[i].row.slab.capacity, []).append(i)
-    return list(groups.values())
+def _groups(keys: Sequence[tuple[int, int, int, int]], order: Sequence[int]) -> list[list[int]]:
+    """Spans that attend in one call: those that share it and whose rows lie side by side. A row between them without tokens costs
+    as much as one that has some, so one at a time is borne, not two."""
+    groups: list[list[int]] = []
+    last: tuple[int, int, int, int] | None = None
+    for i in order:
+        kind, capacity, count, row = keys[i]
+        joins = last is not None and last[:3] == (SHARED, capacity, count) and row - last[3] <= 2
+        if not joins or kind != SHARED:
+            groups.append([])
+        groups[-1].append(i)
+        last = keys[i]
+    return groups
 
 
 def _lengths_mask(
@@ -175,51 +229,47 @@ def _rows(slab: Slab, first: int, rows: int, length: int) -> _KeysValues:
     return both[:, 0].unbind(), both[:, 1].unbind()
 
 
-def _single_tokens(group: list[Span], start: int, dtype: torch.dtype, device: torch.device) -> Queries:
-    slab = group[0].row.slab
+def _shared(group: Sequence[Span], start: int, dtype: torch.dtype, device: torch.device) -> list[Queries]:
+    """Equally many tokens of each of several rows."""
+    slab, count = group[0].row.slab, group[0].count
     rows = [span.row.index for span in group]
-    first, count = rows[0], rows[-1] - rows[0] + 1
+    first, span_rows = rows[0], rows[-1] - rows[0] + 1
     # Rows of the span without a token this step attend to one position and are thrown away.
-    lengths = [1] * count
+    lengths = [1] * (span_rows * count)
     for span in group:
-        lengths[span.row.index - first] = span.start + 1
-    mask = _lengths_mask(lengths, slab.capacity, dtype, device)[:, None, None]
-    where = None if count == len(rows) else torch.tensor([row - first for row in rows], device=device)
-    return Queries(start, start + len(group), *_rows(slab, first, count, slab.capacity), mask, where)
+        at = (span.row.index - first) * count
+        lengths[at : at + count] = range(span.start + 1, span.start + count + 1)
+    mask = _lengths_mask(lengths, slab.capacity, dtype, device).view(span_rows, 1, count, slab.capacity)
+    where = None if span_rows == len(rows) else torch.tensor([row - first for row in rows], device=device)
+    stop = start + len(group) * count
+    return [Queries(start, stop, *_rows(slab, first, span_rows, slab.capacity), mask, where)]
 
 
-def _replay(span: Span, offset: int, dtype: torch.dtype, device: torch.device) -> list[Queries]:
-    """Response tokens computed again, or late: the same single queries, grouped by the length they attend over."""
+def _replayed(group: Sequence[Span], start: int, dtype: torch.dtype, device: torch.device) -> list[Queries]:
+    """Each token as it is when it comes alone. (Not as one call with repeated keys: torch copies those, to another layout.)"""
+    (span,) = group
     parts: list[Queries] = []
-    position, end = span.start, span.start + span.count
-    while position < end:
+    for position in range(span.start, span.start + span.count):
         length = capacity_for(position + 1)
-        stop = min(end, length)
-        lengths = list(range(position + 1, stop + 1))
-        mask = _lengths_mask(lengths, length, dtype, device)[:, None, None]
-        keys, values = _rows(span.row.slab, span.row.index, 1, length)
-        begin = offset + position - span.start
-        parts.append(
-            Queries(
-                begin,
-                begin + len(lengths),
-                tuple(layer.expand(len(lengths), -1, -1, -1) for layer in keys),
-                tuple(layer.expand(len(lengths), -1, -1, -1) for layer in values),
-                mask,
-            )
-        )
-        position = stop
+        mask = _lengths_mask([position + 1], length, dtype, device)[:, None, None]
+        at = start + position - span.start
+        parts.append(Queries(at, at + 1, *_rows(span.row.slab, span.row.index, 1, length), mask))
     return parts
 
 
-def _prompt_chunk(span: Span, offset: int, dtype: torch.dtype, device: torch.device) -> list[Queries]:
+def _prompt_chunk(
+    group: Sequence[Span], start: int, dtype: torch.dtype, device: torch.device
+) -> list[Queries]:
+    (span,) = group
     end = span.start + span.count
     length = capacity_for(end)
     mask = _lengths_mask(range(span.start + 1, end + 1), length, dtype, device)[None, None]
-    return [Queries(offset, offset + span.count, *_rows(span.row.slab, span.row.index, 1, length), mask)]
+    return [Queries(start, start + span.count, *_rows(span.row.slab, span.row.index, 1, length), mask)]
 
 
-def _writes(spans: Sequence[Span], offsets: list[int], device: torch.device) -> tuple[Write, ...]:
+def _writes(
+    spans: Sequence[Span], offsets: Sequence[int], total: int, device: torch.device
+) -> tuple[Write, ...]:
     tokens: dict[int, list[int]] = {}
     places: dict[int, list[int]] = {}
     slabs: dict[int, Slab] = {}
@@ -233,7 +283,7 @@ def _writes(spans: Sequence[Span], offsets: list[int], device: torch.device) -> 
     return tuple(
         Write(
             slab.data.flatten(1, 4).unbind(),
-            _selection(tokens[size], device),
+            _selection(tokens[size], total, device),
             _lines(slab, torch.tensor(places[size], device=device)),
         )
         for size, slab in slabs.items()
@@ -243,13 +293,15 @@ def _writes(spans: Sequence[Span], offsets: list[int], device: torch.device) -> 
 def _lines(slab: Slab, first: torch.Tensor) -> torch.Tensor:
     """Lines of :class:`Write` for tokens whose key of head 0 goes to line ``first`` [tokens]."""
     _, kinds, rows, heads, capacity, _ = slab.data.shape
-    head = torch.arange(heads, device=first.device)[:, None] * capacity
-    kind = torch.arange(kinds, device=first.device)[:, None, None] * (rows * heads * capacity)
-    return (kind + head + first).flatten()
+    head = torch.arange(heads, device=first.device) * capacity
+    kind = torch.arange(kinds, device=first.device)[:, None] * (rows * heads * capacity)
+    return (first[:, None, None] + kind + head).flatten()
 
 
-def _selection(tokens: list[int], device: torch.device) -> torch.Tensor | slice:
-    """Ascending indices, as a slice where there is no gap."""
+def _selection(tokens: list[int], total: int, device: torch.device) -> torch.Tensor | slice | None:
+    """Ascending indices, as a slice where there is no gap, None where they are all there are."""
+    if len(tokens) == total:
+        return None
     if tokens[-1] - tokens[0] + 1 == len(tokens):
         return slice(tokens[0], tokens[-1] + 1)
     return torch.tensor(tokens, device=device)
@@ -286,8 +338,9 @@ def cached_attention(
         if options.get(name) is not None:
             raise ValueError(f"attention with {name} is not supported")
     layer: int = module.layer_idx  # type: ignore[assignment]
-    cache_layout.write(layer, key[0], value[0])
-    return cache_layout.attend(layer, query[0].transpose(0, 1), scaling)[None], None
+    cache_layout.write(layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return cache_layout.attend(layer, query[0].transpose(0, 1), scale)[None], None
 
 
 def register_attention() -> str:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
+from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.divergence import limit
 from server.engine.kv_cache import BLOCK, capacity_for
-from server.engine.member import Chunk, Member
+from server.engine.member import Member
 from server.engine.mix import Contribution, mix_logits
 from server.engine.penalties import adjust
 from server.engine.report import token_logprobs, token_reports
@@ -43,6 +44,7 @@ class Engine:
     def __init__(self, members: Sequence[Member], config: EngineConfig) -> None:
         self.members = {member.name: member for member in members}
         self.config = config
+        self._runners = tuple({id(member.runner): member.runner for member in members}.values())
         self._scheduler = Scheduler({member.name: member.cache for member in members}, config)
         self._steps = 0
         # Longest context of each member in tokens: what the model allows, and what its cache can hold.

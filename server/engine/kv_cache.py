@@ -14,10 +14,13 @@ arithmetic independent of its neighbours.
 Memory is counted in blocks of :data:`BLOCK` tokens, and what is allocated never exceeds the budget.
 
 A row that nobody needs may be *offered* instead of freed: it stays readable until its room is needed, and counts as free.
+
+Members that run in one forward keep their rows in one :class:`RowStore`, so that attention covers them in one call. Each has a
+:class:`KVCache` of its own with a budget of its own.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -58,11 +61,14 @@ class KVShape:
 
 @dataclass(slots=True)
 class Slab:
-    """Rows of one capacity. ``data``: [layers, 2, allocated rows, kv_heads, capacity, head_dim]."""
+    """Rows of one capacity. ``data``: [layers, 2, allocated rows, kv_heads, capacity, head_dim].
+
+    ``owners``: of each row, the cache it belongs to and its owner there.
+    """
 
     capacity: int
     data: torch.Tensor
-    owners: list[Hashable] = field(default_factory=list)
+    owners: list[tuple["KVCache", Hashable]] = field(default_factory=list)
 
     @property
     def allocated(self) -> int:
@@ -87,15 +93,76 @@ class Row:
     index: int
 
 
+class RowStore:
+    """The memory of one or several caches whose tokens have the same shape. It holds what their budgets add up to at most."""
+
+    def __init__(self, shape: KVShape) -> None:
+        self.shape = shape
+        self.num_blocks = 0
+        self._slabs: dict[int, Slab] = {}
+
+    @property
+    def slabs(self) -> Iterable[Slab]:
+        """Every slab there is."""
+        return self._slabs.values()
+
+    @property
+    def allocated_blocks(self) -> int:
+        """Blocks for which memory is held, used or not; never above ``num_blocks``."""
+        return sum(slab.allocated * slab.capacity for slab in self.slabs) // BLOCK
+
+    def append(self, cache: "KVCache", owner: Hashable, capacity: int) -> tuple[Slab, int]:
+        """A row of ``capacity`` for ``owner`` of ``cache``, and where it lies."""
+        slab = self._slab(capacity)
+        if len(slab.owners) == slab.allocated:
+            self._grow(slab)
+        slab.owners.append((cache, owner))
+        return slab, len(slab.owners) - 1
+
+    def remove(self, slab: Slab, index: int) -> None:
+        """Free a row; the last one of its slab takes its place."""
+        last = len(slab.owners) - 1
+        cache, owner = slab.owners.pop()
+        if index != last:
+            slab.data[:, :, index] = slab.data[:, :, last]
+            slab.owners[index] = cache, owner
+            cache.moved(owner, slab, index)
+
+    def trim(self) -> None:
+        """Give the memory of unused rows back."""
+        for slab in self.slabs:
+            if slab.allocated > len(slab.owners):
+                slab.resize(len(slab.owners))
+
+    def _slab(self, capacity: int) -> Slab:
+        if capacity not in self._slabs:
+            shape = self.shape
+            size = (shape.layers, 2, 0, shape.kv_heads, capacity, shape.head_dim)
+            empty = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+            self._slabs[capacity] = Slab(capacity, empty)
+        return self._slabs[capacity]
+
+    def _grow(self, slab: Slab) -> None:
+        """Half as many rows again, so that copies stay rare; less where the budget is short of that."""
+        if self._spare_rows(slab) < 1:
+            self.trim()
+        wanted = max(4, slab.allocated // 2)
+        slab.resize(slab.allocated + min(wanted, self._spare_rows(slab)))
+
+    def _spare_rows(self, slab: Slab) -> int:
+        return (self.num_blocks - self.allocated_blocks) * BLOCK // slab.capacity
+
+
 class KVCache:
     """Keys and values of every context of one member, within a budget of tokens."""
 
-    def __init__(self, shape: KVShape, max_tokens: int) -> None:
+    def __init__(self, shape: KVShape, max_tokens: int, store: RowStore | None = None) -> None:
         if max_tokens < BLOCK:
             raise ValueError(f"a cache needs room for at least {BLOCK} tokens, not {max_tokens}")
         self.shape = shape
         self.num_blocks = max_tokens // BLOCK
-        self._slabs: dict[int, Slab] = {}
+        self.store = store or RowStore(shape)
+        self.store.num_blocks += self.num_blocks
         self._rows: dict[Hashable, tuple[Slab, int]] = {}
         self._used_blocks = 0
         self._offered: OrderedDict[Hashable, None] = OrderedDict()  # used longest ago first
@@ -116,8 +183,8 @@ class KVCache:
 
     @property
     def allocated_blocks(self) -> int:
-        """Blocks for which memory is held, used or not; never above ``num_blocks``."""
-        return sum(slab.allocated * slab.capacity for slab in self._slabs.values()) // BLOCK
+        """Blocks for which the store holds memory, for all its caches."""
+        return self.store.allocated_blocks
 
     def blocks_for(self, length: int) -> int:
         """Blocks of a row of ``length`` tokens."""
@@ -184,38 +251,36 @@ class KVCache:
             del self._offered[owner]
             self._offered_blocks -= slab.capacity // BLOCK
         self._used_blocks -= slab.capacity // BLOCK
-        last = slab.owners.pop()
-        if last != owner:
-            slab.data[:, :, index] = slab.data[:, :, len(slab.owners)]
-            slab.owners[index] = last
-            self._rows[last] = (slab, index)
+        self.store.remove(slab, index)
+
+    def moved(self, owner: Hashable, slab: Slab, index: int) -> None:
+        """The store has put ``owner``'s row elsewhere."""
+        self._rows[owner] = slab, index
 
     def trim(self) -> None:
-        """Give the memory of unused rows back."""
-        for slab in self._slabs.values():
-            if slab.allocated > len(slab.owners):
-                slab.resize(len(slab.owners))
+        """Give the memory of unused rows back, those of other caches of the store too."""
+        self.store.trim()
 
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` when rows, owners and the budget do not add up."""
-        for slab in self._slabs.values():
+        owned = 0
+        for slab in self.store.slabs:
             assert len(slab.owners) <= slab.allocated
-            for index, owner in enumerate(slab.owners):
-                assert self._rows[owner] == (slab, index)
-        assert len(self._rows) == sum(len(slab.owners) for slab in self._slabs.values())
+            for index, (cache, owner) in enumerate(slab.owners):
+                if cache is self:
+                    assert self._rows[owner][0] is slab
+                    assert self._rows[owner][1] == index
+                    owned += 1
+        assert len(self._rows) == owned
         assert self._used_blocks == sum(slab.capacity // BLOCK for slab, _ in self._rows.values())
         assert self._offered_blocks == sum(self._rows[owner][0].capacity // BLOCK for owner in self._offered)
         assert 0 <= self.free_blocks <= self.num_blocks
         assert self._used_blocks <= self.num_blocks
-        assert self.allocated_blocks <= self.num_blocks
+        assert self.store.allocated_blocks <= self.store.num_blocks
 
     def _append(self, owner: Hashable, capacity: int) -> None:
-        slab = self._slab(capacity)
-        if len(slab.owners) == slab.allocated:
-            self._grow(slab)
-        self._rows[owner] = (slab, len(slab.owners))
+        self._rows[owner] = self.store.append(self, owner, capacity)
         self._used_blocks += capacity // BLOCK
-        slab.owners.append(owner)
 
     def _move(self, owner: Hashable, capacity: int) -> None:
         """Copy a row that outgrew its slab. The old row may have to go before there is memory for the new one."""
@@ -225,21 +290,3 @@ class KVCache:
         self._append(owner, capacity)
         target, row = self._rows[owner]
         target.data[:, :, row, :, : slab.capacity] = kept
-
-    def _slab(self, capacity: int) -> Slab:
-        if capacity not in self._slabs:
-            shape = self.shape
-            size = (shape.layers, 2, 0, shape.kv_heads, capacity, shape.head_dim)
-            empty = torch.zeros(size, dtype=shape.dtype, device=shape.device)
-            self._slabs[capacity] = Slab(capacity, empty)
-        return self._slabs[capacity]
-
-    def _grow(self, slab: Slab) -> None:
-        """Half as many rows again, so that copies stay rare; less where the budget is short of that."""
-        if self._spare_rows(slab) < 1:
-            self.trim()
-        wanted = max(4, slab.allocated // 2)
-        slab.resize(slab.allocated + min(wanted, self._spare_rows(slab)))
-
-    def _spare_rows(self, slab: Slab) -> int:
-        return (self.num_blocks - self.allocated_blocks) * BLOCK // slab.capacity

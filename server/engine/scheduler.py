@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
+from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.kv_cache import KVCache
-from server.engine.member import Chunk
 from server.engine.prefix_cache import PrefixCache
 from server.engine.sequence import Sequence
 

@@ -1,0 +1,168 @@
+"""From loaded models to members: who runs in one forward, and how much cache each gets.
+
+models of one shape            one forward, each row through its own weights
+adapters on one backbone       one forward, each row with its own adapter; the backbone itself among them
+anything else                  a forward of its own, by transformers
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from arm_models.loading import Family, LoadedModel
+from server.engine.config import EngineConfig
+from server.engine.decoder import Adapters, Decoder, Lane, ModelWeights, collect, take_apart
+from server.engine.kv_cache import BLOCK, KVCache, KVShape, RowStore, capacity_for
+from server.engine.member import Member, SelfTestError
+from server.engine.runner import PackedModel, Runner, RunnerLane
+from server.engine.stock import StockModel
+
+INVARIANT_ROWS = 4
+"""Rows a matrix product of torch's own needs per thread to give each row the bits it has in any larger product; with fewer,
+other code runs. Measured, and checked again at start (:meth:`Member.check_batch_invariance`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Models that run together, in the order of their lanes, and what runs them."""
+
+    models: tuple[LoadedModel, ...]
+    packed: PackedModel
+
+    def members(self, sizes: dict[str, int], *, deterministic: bool = False) -> list[Member]:
+        """Members with ``sizes`` tokens of cache each, all in one store."""
+        store = RowStore(kv_shape(self.models[0]))
+        caches = [KVCache(store.shape, sizes[model.name], store) for model in self.models]
+        lanes = [
+            RunnerLane(model.name, cache, model.vocab_size)
+            for model, cache in zip(self.models, caches, strict=True)
+        ]
+        multiple = _row_multiple(self.packed) if deterministic else 1
+        runner = Runner(self.packed, lanes, self.models[0].device, multiple, exact=deterministic)
+        return [Member(model, cache, runner) for model, cache in zip(self.models, caches, strict=True)]
+
+
+def build_members(family: Family, config: EngineConfig) -> list[Member]:
+    """Members of a family, base first, each tested against its plain forward before it may serve.
+
+    Raises:
+        SelfTestError: a model does not survive the engine's forward, or ``deterministic`` cannot be kept.
+    """
+    models = [family.base, *family.rewards]
+    sizes = {model.name: kv_tokens(models, model, config) for model in models}
+    members: dict[str, Member] = {}
+    for forward in forwards(models, deterministic=config.deterministic):
+        for member in _tested(forward, sizes, config):
+            members[member.name] = member
+    return [members[model.name] for model in models]
+
+
+def lone_member(loaded: LoadedModel, max_tokens: int, *, deterministic: bool = False) -> Member:
+    """One model in a forward of its own, not tested."""
+    (forward,) = forwards([loaded], deterministic=deterministic)
+    (member,) = forward.members({loaded.name: max_tokens}, deterministic=deterministic)
+    return member
+
+
+def forwards(models: Sequence[LoadedModel], *, deterministic: bool = False) -> list[Forward]:
+    """Who runs together.
+
+    ``deterministic`` keeps adapters apart: together, the last bits of a row depend on who else is in the batch.
+    """
+    together: dict[object, list[tuple[LoadedModel, ...]]] = {}
+    weights: dict[int, ModelWeights] = {}
+    adapters: dict[int, Adapters] = {}
+    stock: list[Forward] = []
+    for lanes in _by_backbone(models):
+        backbone = lanes[0].model
+        names = [lane.adapter for lane in lanes if lane.adapter is not None]
+        collected = collect(backbone, names) if names and not deterministic else None
+        taken = None
+        if not names or collected is not None:
+            taken = take_apart(backbone, lanes[0].vocab_size)
+        if taken is None:
+            stock.extend(Forward((lane,), StockModel(lane)) for lane in lanes)
+            continue
+        weights[id(backbone)] = taken
+        if collected is not None:
+            adapters[id(backbone)] = collected
+        # Adapters know one backbone, so theirs is joined by no other.
+        together.setdefault(id(backbone) if names else taken.shape, []).append(lanes)
+    return [_fused(groups, weights, adapters) for groups in together.values()] + stock
+
+
+def _by_backbone(models: Iterable[LoadedModel]) -> list[tuple[LoadedModel, ...]]:
+    """Models that share weights; the backbone itself before its adapters."""
+    groups: dict[int, list[LoadedModel]] = {}
+    for model in models:
+        groups.setdefault(id(model.model), []).append(model)
+    return [tuple(sorted(group, key=lambda one: one.adapter is not None)) for group in groups.values()]
+
+
+def _fused(
+    groups: Sequence[Sequence[LoadedModel]],
+    weights: dict[int, ModelWeights],
+    adapters: dict[int, Adapters],
+) -> Forward:
+    models = tuple(model for group in groups for model in group)
+    lanes: list[Lane] = []
+    for index, group in enumerate(groups):
+        bare = sum(one.adapter is None for one in group)
+        lanes.extend(
+            Lane(index, None if one.adapter is None else place - bare) for place, one in enumerate(group)
+        )
+    taken = [weights[id(group[0].model)] for group in groups]
+    return Forward(models, Decoder(taken, lanes, adapters.get(id(models[0].model))))
+
+
+def _tested(forward: Forward, sizes: dict[str, int], config: EngineConfig) -> list[Member]:
+    """Members of a forward that have passed what they have to pass; by transformers one by one where only that keeps
+    ``deterministic``."""
+    members = forward.members(sizes, deterministic=config.deterministic)
+    for member in members:
+        member.self_test()
+    if config.deterministic:
+        try:
+            for member in members:
+                member.check_batch_invariance()
+        except SelfTestError:
+            if isinstance(forward.packed, StockModel):
+                raise
+            alone = [Forward((model,), StockModel(model)) for model in forward.models]
+            return [member for one in alone for member in _tested(one, sizes, config)]
+    for member in members:
+        member.cache.trim()
+    return members
+
+
+def _row_multiple(packed: PackedModel) -> int:
+    """Packed products give a row the same bits whatever is beside it; torch's own do from a few rows on."""
+    return INVARIANT_ROWS * torch.get_num_threads() if isinstance(packed, StockModel) else 1
+
+
+def kv_shape(loaded: LoadedModel) -> KVShape:
+    """What one token of this model costs in its cache. On the CPU keys and values are float32 whatever the weights are:
+    attention in half precision is several times slower there."""
+    dtype = torch.float32 if loaded.device.type == "cpu" else loaded.dtype
+    return KVShape(loaded.num_layers, loaded.num_kv_heads, loaded.head_dim, dtype, loaded.device)
+
+
+def kv_tokens(models: Sequence[LoadedModel], model: LoadedModel, config: EngineConfig) -> int:
+    """Tokens of cache for ``model``: as configured, else as many as its device's share of memory and the limits allow.
+
+    All models of one device get the same number of tokens, since they read the same responses.
+    """
+    if config.kv_tokens is not None:
+        return config.kv_tokens
+    per_token = sum(kv_shape(other).bytes_per_token for other in models if other.device == model.device)
+    affordable = _cache_bytes(model.device, config) // per_token
+    most = config.max_sequences * capacity_for(model.max_length)
+    return max(BLOCK, min(affordable, most))
+
+
+def _cache_bytes(device: torch.device, config: EngineConfig) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * config.gpu_memory_fraction)
+    return config.cpu_cache_bytes

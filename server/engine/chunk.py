@@ -1,0 +1,19 @@
+"""What one member still has to read of one context."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one context that the member has not computed yet.
+
+    ``owner`` names the context in the cache, ``start`` is the position of ``tokens[0]``; next-token logits are wanted behind
+    each of the last ``logits`` tokens.
+    """
+
+    owner: Hashable
+    tokens: Sequence[int]
+    start: int
+    is_prompt: bool
+    logits: int

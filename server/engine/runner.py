@@ -1,0 +1,131 @@
+"""Packs the chunks of one or several members into one row of tokens and runs them in one forward."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from server.engine.attention import Layout, Span, lay_out
+from server.engine.chunk import Chunk
+from server.engine.kv_cache import KVCache
+
+
+class PackedModel(Protocol):
+    """A forward over packed tokens: :class:`server.engine.decoder.Decoder` or :class:`server.engine.stock.StockModel`."""
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        counts: Sequence[int],
+        keep: torch.Tensor,
+        kept: Sequence[int],
+        layout: Layout,
+    ) -> torch.Tensor:
+        """See :meth:`server.engine.decoder.Decoder.forward`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerLane:
+    """A member of a forward: its name, its cache, and how many tokens it has logits for."""
+
+    name: str
+    cache: KVCache
+    vocab_size: int
+
+
+class Runner:
+    """The members that run in one forward; each is a lane of it."""
+
+    def __init__(
+        self,
+        model: PackedModel,
+        lanes: Sequence[RunnerLane],
+        device: torch.device,
+        row_multiple: int = 1,
+        *,
+        exact: bool = False,
+    ) -> None:
+        """``row_multiple``: forwards are padded to a multiple of so many rows; with one lane only. ``exact``: see
+        :func:`server.engine.attention.lay_out`.
+
+        Raises:
+            ValueError: padding is asked for with several lanes.
+        """
+        if row_multiple > 1 and len(lanes) > 1:
+            raise ValueError("only the forward of one member can be padded")
+        self.model = model
+        self.lanes = tuple(lanes)
+        self._device = device
+        self._row_multiple = row_multiple
+        self._exact = exact
+
+    def forward(self, chunks: Mapping[str, Sequence[Chunk]]) -> dict[str, torch.Tensor]:
+        """Compute every chunk of every member, fill the caches, and return next-token logits.
+
+        Every chunk's context must have room reserved in its member's cache; ``chunks`` names lanes of this runner only.
+
+        Returns:
+            by member, [Σ chunk.logits, vocab_size] float32 raw logits, in the order of its chunks and their tokens.
+        """
+        ordered = [(lane, chunk) for lane in range(len(self.lanes)) for chunk in self._chunks(chunks, lane)]
+        spans = [
+            Span(
+                self.lanes[lane].cache.row(chunk.owner), chunk.start, len(chunk.tokens), chunk.is_prompt, lane
+            )
+            for lane, chunk in ordered
+        ]
+        dtype = self.lanes[0].cache.shape.dtype
+        layout, offsets = lay_out(spans, dtype, self._device, multiple=self._row_multiple, exact=self._exact)
+        tokens, positions = [0] * layout.tokens, [0] * layout.tokens
+        counts, kept = [0] * len(self.lanes), [0] * len(self.lanes)
+        wanted: list[int] = []
+        for (lane, chunk), offset in zip(ordered, offsets, strict=True):
+            end = offset + len(chunk.tokens)
+            tokens[offset:end] = chunk.tokens
+            positions[offset:end] = range(chunk.start, chunk.start + len(chunk.tokens))
+            wanted.extend(range(end - chunk.logits, end))
+            counts[lane] += len(chunk.tokens)
+            kept[lane] += chunk.logits
+        counts[-1] += layout.padding
+        logits = self._run(tokens, positions, counts, wanted, kept, layout)
+        return self._by_member(chunks, logits, kept)
+
+    def _chunks(self, chunks: Mapping[str, Sequence[Chunk]], lane: int) -> Sequence[Chunk]:
+        return chunks.get(self.lanes[lane].name, ())
+
+    def _run(
+        self,
+        tokens: list[int],
+        positions: list[int],
+        counts: list[int],
+        wanted: list[int],
+        kept: list[int],
+        layout: Layout,
+    ) -> torch.Tensor:
+        """Logits [len(wanted), vocab] of these packed rows, in the order in which they are wanted."""
+        device = self._device
+        padding = -len(wanted) % self._row_multiple
+        keep = wanted + wanted[-1:] * padding
+        kept = [*kept[:-1], kept[-1] + padding]
+        logits = self.model.forward(
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            counts,
+            torch.tensor(keep, dtype=torch.long, device=device),
+            kept,
+            layout,
+        )
+        return logits[: len(wanted)]
+
+    def _by_member(
+        self, chunks: Mapping[str, Sequence[Chunk]], logits: torch.Tensor, kept: Sequence[int]
+    ) -> dict[str, torch.Tensor]:
+        parts: dict[str, torch.Tensor] = {}
+        start = 0
+        for lane, count in zip(self.lanes, kept, strict=True):
+            if lane.name in chunks:
+                parts[lane.name] = logits[start : start + count, : lane.vocab_size].float()
+            start += count
+        return parts

@@ -1,0 +1,36 @@
+"""The forward of transformers itself, for models whose own one is not known here."""
+
+from collections.abc import Sequence
+
+import torch
+
+from arm_models.loading import LoadedModel
+from server.engine.attention import Layout
+
+
+class StockModel:
+    """One member run by transformers, with the engine's attention hooked in."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        counts: Sequence[int],  # noqa: ARG002  (one lane has all rows)
+        keep: torch.Tensor,
+        kept: Sequence[int],  # noqa: ARG002
+        layout: Layout,
+    ) -> torch.Tensor:
+        """As :meth:`server.engine.decoder.Decoder.forward`, with one lane."""
+        self._loaded.activate()
+        output = self._loaded.model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            use_cache=False,
+            logits_to_keep=keep,
+            cache_layout=layout,
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
