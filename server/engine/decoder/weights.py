@@ -136,8 +136,7 @@ def _layer(layer: Any) -> LayerWeights:
         query_norm=attention.q_norm.weight.data if hasattr(attention, "q_norm") else None,
         key_norm=attention.k_norm.weight.data if hasattr(attention, "k_norm") else None,
         projections={
-            name: _fused([_plain(submodule(layer, path)) for path in paths])
-            for name, paths in GROUPS.items()
+            name: _fused([_plain(submodule(layer, path)) for path in paths]) for name, paths in GROUPS.items()
         },
     )
 

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from server.engine.kv_cache import BLOCK, KVCache, KVShape, capacity_for
+from server.engine.kv_cache import BLOCK, KVCache, KVShape, RowStore, capacity_for
 
 SHAPE = KVShape(layers=2, kv_heads=2, head_dim=4, dtype=torch.float32, device=torch.device("cpu"))
 
@@ -73,3 +73,34 @@ def test_a_refused_reservation_changes_nothing() -> None:
 def test_a_budget_below_one_block_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 64 tokens"):
         KVCache(SHAPE, max_tokens=63)
+
+
+def test_caches_of_one_store_keep_their_rows_and_their_own_budgets() -> None:
+    """Two members' rows lie in the same slabs; each stamps its own, and neither takes room from the other."""
+    rng = random.Random(1)
+    store = RowStore(SHAPE)
+    caches = [KVCache(SHAPE, max_tokens=size * BLOCK, store=store) for size in (20, 12)]
+    lengths: dict[tuple[int, int], int] = {}
+    for _ in range(2000):
+        number, owner = rng.randrange(2), rng.randrange(12)
+        cache, key = caches[number], (number, owner)
+        others = caches[1 - number].free_blocks
+        if rng.random() < 0.3:
+            cache.free(owner)
+            lengths.pop(key, None)
+        elif cache.reserve(owner, wanted := max(lengths.get(key, 0), rng.randint(1, 300))):
+            row = cache.row(owner)
+            stamp = 1 + owner + 100 * number
+            assert (row.slab.data[:, :, row.index, :, : lengths.get(key, 0)] == stamp).all()
+            row.slab.data[:, :, row.index, :, :wanted] = stamp
+            lengths[key] = wanted
+        assert caches[1 - number].free_blocks == others
+        for one in caches:
+            one.check_integrity()
+    assert store.allocated_blocks <= 32
+    for cache in caches:
+        for owner in range(12):
+            cache.free(owner)
+        assert cache.free_blocks == cache.num_blocks
+    caches[0].trim()
+    assert store.allocated_blocks == 0
