@@ -45,7 +45,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-bench: $(VENV)/.serve
+bench: $(VENV)/.bench
 	$(BIN)/genarm bench $(ARGS)
 
 # Builds the playground from server/playground/source anew; needs npm. What it builds is committed.
@@ -68,6 +68,10 @@ $(VENV)/.torch:
 
 $(VENV)/.serve: $(VENV)/.torch pyproject.toml
 	$(PIP) install --quiet --editable .
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.serve
+	$(PIP) install --quiet --editable ".[bench]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.serve

@@ -10,16 +10,21 @@ from server.bench.result import Row
 
 
 class Side(NamedTuple):
-    """One way to do the work: what it is called, the work itself, and how many tokens it writes."""
+    """One way to do the work: what it is called, the work itself, and how many tokens it writes.
+
+    ``warm``: what is done before the first run that counts, in place of the work where that is long.
+    """
 
     label: str
     run: Callable[[], object]
     tokens: int
+    warm: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Rates of ours and the peer's in ``unit``, one sample a run; ``bar`` is what the ratio of their medians has to reach."""
+    """Rates of ours and the peer's in ``unit``, one sample a run; ``bar`` is what the ratio of their medians has to reach, 0 for
+    none."""
 
     name: str
     ours: str
@@ -54,7 +59,7 @@ class Comparison:
             f"{self.peer} {statistics.median(self.peer_rates):.0f}",
             f"{self.ratio:.2f}",
             f"{low:.2f} – {high:.2f}",
-            f"≥ {self.bar:g}",
+            f"≥ {self.bar:g}" if self.bar else "none",
         )
 
     def record(self) -> Mapping[str, Any]:
@@ -75,14 +80,26 @@ def compare(
     name: str, ours: Side, peer: Side, runs: int, bar: float, tick: Callable[[], object]
 ) -> Comparison:
     """Run both sides ``runs`` times, alternating which goes first, after one run of each that does not count."""
-    rates: dict[Side, list[float]] = {ours: [], peer: []}
-    ours.run()
-    peer.run()
+    (comparison,) = compare_all(ours, {name: peer}, runs, bar, tick)
+    return comparison
+
+
+def compare_all(
+    ours: Side, peers: Mapping[str, Side], runs: int, bar: float, tick: Callable[[], object]
+) -> list[Comparison]:
+    """:func:`compare` with several peers, by the name of the comparison; one run of ours stands against one of each."""
+    sides = [ours, *peers.values()]
+    rates: dict[Side, list[float]] = {side: [] for side in sides}
+    for side in sides:
+        (side.warm or side.run)()
     tick()
     for number in range(runs):
-        for side in (ours, peer) if number % 2 == 0 else (peer, ours):
+        for side in sides if number % 2 == 0 else reversed(sides):
             started = time.perf_counter()
             side.run()
             rates[side].append(side.tokens / (time.perf_counter() - started))
         tick()
-    return Comparison(name, ours.label, peer.label, bar, tuple(rates[ours]), tuple(rates[peer]))
+    return [
+        Comparison(name, ours.label, peer.label, bar, tuple(rates[ours]), tuple(rates[peer]))
+        for name, peer in peers.items()
+    ]

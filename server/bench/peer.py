@@ -39,7 +39,7 @@ class RewardProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers is
             out = reward.model(
                 input_ids=fresh, past_key_values=cache, use_cache=True, logits_to_keep=1, **padded
             )
-            scores = scores + weight * out.logits[:, -1]
+            scores = scores + weight.to(scores.device) * out.logits[:, -1]
         return scores
 
     def _padded(self, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -66,8 +66,11 @@ def _generate(family: Family, requests: Sequence[SequenceRequest]) -> None:
     model: Any = family.base.model
     prompts = [list(request.prompts["base"]) for request in requests]
     longest = max(map(len, prompts))
-    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    padding_lengths = [longest - len(prompt) for prompt in prompts]
+    rows = [[0] * length + prompt for length, prompt in zip(padding_lengths, prompts, strict=True)]
+    ones = [[0] * length + [1] * (longest - length) for length in padding_lengths]
+    ids = torch.tensor(rows, device=family.base.device)
+    mask = torch.tensor(ones, device=family.base.device)
     weights = [request.mix for request in requests]
     guided = any(row[reward.name] for row in weights for reward in family.rewards)
     padding = mask if len(requests) > 1 else None

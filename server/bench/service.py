@@ -1,53 +1,121 @@
-"""A server in a process of its own, as its users have it."""
+"""Servers in processes of their own, as their users have them: ours, and transformers'."""
 
 import json
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from arm_models.loading import ModelSource
+from server.bench.malloc import malloc_environment
 from server.bench.setup import Setup
+
+START_SECONDS = 300.0
+"""Within which a server has to be ready."""
 
 
 @contextmanager
-def running_server(setup: Setup) -> Iterator[str]:
-    """The URL of a server of the setup's models, with room for all its requests; it ends with the block.
+def running_server(setup: Setup, *, guided: bool = True) -> Iterator[str]:
+    """The URL of a server of the setup's models, with room for all its requests; it ends with the block. Without the rewards
+    unless ``guided``.
 
     Raises:
         RuntimeError: it did not become ready.
     """
     with tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder:
         config = Path(folder, "deployment.yaml")
-        config.write_text(json.dumps(_deployment(setup)))  # JSON is YAML
+        config.write_text(json.dumps(_deployment(setup, guided)))  # JSON is YAML
         command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--port", "0"]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as process:
+        with _process(command, setup, stdout=subprocess.PIPE) as process:
+            yield _url(process)
+
+
+@contextmanager
+def transformers_server(setup: Setup) -> Iterator[tuple[str, str]]:
+    """URL and model id of ``transformers serve --continuous-batching`` of the setup's base; it ends with the block.
+
+    Its cache has room for all requests and it reads as many tokens a step as ours. The base is served from a copy that names
+    no end-of-text: the server has no ``ignore_eos``.
+
+    Raises:
+        RuntimeError: it did not become ready.
+    """
+    requests = setup.workload.requests
+    longest = setup.workload.prompt[1] + setup.workload.response[1]
+    pages = requests * -(-longest // _PAGE) + 16
+    with tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder:
+        endless = _without_eos(setup.sources[0], Path(folder, "base"))
+        port = _free_port()
+        command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(endless)]
+        command += ["--continuous-batching", "--device", setup.models.device, "--port", str(port)]
+        command += ["--host", "127.0.0.1", "--cb-num-blocks", str(pages), "--log-level", "error"]
+        command += ["--cb-max-batch-tokens", str(max(512, requests)), "--dtype", _dtype(setup)]
+        with _process(command, setup, stdout=subprocess.DEVNULL) as process:
+            url = f"http://127.0.0.1:{port}"
+            _wait(process, url)
+            yield url, str(endless)
+
+
+_PAGE = 256  # tokens of a page of transformers' cache, where nothing else is asked for
+
+
+def _dtype(setup: Setup) -> str:
+    """As ours has it: ``auto`` is float32 on a CPU and the checkpoint's own on a GPU."""
+    if setup.models.dtype == "auto" and setup.models.device == "cpu":
+        return "float32"
+    return setup.models.dtype
+
+
+@contextmanager
+def _process(command: Sequence[str], setup: Setup, stdout: int) -> "Iterator[subprocess.Popen[str]]":
+    """With torch's threads and malloc as here."""
+    environment = {**os.environ, **malloc_environment(), "OMP_NUM_THREADS": str(setup.threads)}
+    with subprocess.Popen(
+        command, stdout=stdout, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)  # the second one ends what still runs
             try:
-                yield _url(process)
-            finally:
-                process.send_signal(signal.SIGTERM)
-                process.send_signal(signal.SIGTERM)  # the second one ends what still runs
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
-def _deployment(setup: Setup) -> dict[str, Any]:
+def _deployment(setup: Setup, guided: bool) -> dict[str, Any]:
     base, *rewards = setup.sources
     most = setup.workload.requests
     return {
         "model": "bench",
-        "base": {"model": str(Path(base.path).absolute())},
+        "base": _member(base),
         "rewards": [
-            {"name": reward.name, "model": str(Path(reward.path).absolute()), "default": 0.0}
-            for reward in rewards
+            {"name": reward.name, "default": 0.0} | _member(reward) for reward in (rewards if guided else [])
         ],
         "threads": setup.threads,
-        "engine": {"max_sequences": most, "max_step_tokens": max(512, most), "prefix_share": 0.0},
+        "engine": {
+            "max_sequences": most,
+            "max_step_tokens": max(512, most),
+            "prefix_share": 0.0,
+            "cpu_cache_bytes": setup.limits.cache_bytes,
+        },
         "http": {"max_queue": max(256, most)},
     }
+
+
+def _member(source: ModelSource) -> dict[str, Any]:
+    return {"model": str(Path(source.path).absolute()), "device": source.device, "dtype": source.dtype}
 
 
 def _url(process: "subprocess.Popen[str]") -> str:
@@ -56,3 +124,38 @@ def _url(process: "subprocess.Popen[str]") -> str:
         if "ready on" in line:
             return line.split("ready on ")[1].split()[0]
     raise RuntimeError(f"the server ended with exit code {process.wait()} before it was ready")
+
+
+def _wait(process: "subprocess.Popen[str]", url: str) -> None:
+    """Until the server, which says so nowhere else, answers."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with exit code {process.returncode} before it was ready")
+        try:
+            if httpx.get(f"{url}/health").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise RuntimeError(f"the server was not ready after {START_SECONDS:.0f} s")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def _without_eos(source: ModelSource, folder: Path) -> Path:
+    """A copy of a model that names no end-of-text, its weights linked."""
+    folder.mkdir()
+    for path in Path(source.path).absolute().iterdir():
+        if path.suffix == ".safetensors":
+            (folder / path.name).symlink_to(path)
+        elif path.is_file():
+            shutil.copy(path, folder)
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        if path.is_file():
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": None}))
+    return folder

@@ -17,9 +17,12 @@ class Workload:
     seed: int = 0
 
     @classmethod
-    def of(cls, models: str, requests: int, seed: int) -> "Workload":
-        """Prompts as long as the models are meant for: a chat turn or a few for the demo, else 16 to 256 tokens."""
-        return cls(requests, prompt=(16, 64) if models == "demo" else (16, 256), seed=seed)
+    def of(cls, models: str, requests: int | None, seed: int) -> "Workload":
+        """As much as the models are meant for: 32 requests with prompts of a chat turn or a few for the demo, else 64 with
+        prompts of 16 to 256 tokens."""
+        if models == "demo":
+            return cls(32 if requests is None else requests, prompt=(16, 64), seed=seed)
+        return cls(64 if requests is None else requests, seed=seed)
 
     def build(self, vocab_size: int, rewards: Sequence[str], *, guided: bool) -> list[SequenceRequest]:
         """The requests; ``guided`` gives every reward of every request a weight of its own, else all are 0."""
@@ -43,3 +46,14 @@ class Workload:
 def output_tokens(requests: Sequence[SequenceRequest]) -> int:
     """Tokens that all responses together have."""
     return sum(request.sampling.max_tokens for request in requests)
+
+
+def sample(requests: Sequence[SequenceRequest], count: int) -> list[SequenceRequest]:
+    """``count`` of the requests, or all where there are fewer: as ragged as all of them, and the same ones every time.
+
+    Ordered by the length of the response and cut into ``count`` equal parts, the middle one of each.
+    """
+    if count >= len(requests):
+        return list(requests)
+    ordered = sorted(requests, key=lambda request: request.sampling.max_tokens)
+    return [ordered[(2 * part + 1) * len(ordered) // (2 * count)] for part in range(count)]

@@ -1,18 +1,24 @@
 """The questions `genarm bench` answers, by name; a new one is a new file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from server.bench.result import Result
+from server.bench.scenarios.cost import reward_cost
+from server.bench.scenarios.floor import byte_floor
 from server.bench.scenarios.generate import against_generate, against_static, one_stream
 from server.bench.scenarios.http import over_http
+from server.bench.scenarios.lora import adapter_cost
 from server.bench.scenarios.prefix import second_request
 from server.bench.scenarios.reports import reports_asked, reports_unasked
+from server.bench.scenarios.serving import poisson_serving
 from server.bench.scenarios.steering import change_lag
+from server.bench.scenarios.steps import engine_steps
 from server.bench.scenarios.sweep import weight_sweep
+from server.bench.scenarios.transformers import against_transformers
 from server.bench.scenarios.zero import weight_zero
 from server.bench.setup import Setup
 
-SCENARIOS: Mapping[str, Callable[[Setup], Result]] = {
+SCENARIOS: Mapping[str, Callable[[Setup], Result | Sequence[Result]]] = {
     "zero": weight_zero,
     "generate": against_generate,
     "static": against_static,
@@ -23,4 +29,10 @@ SCENARIOS: Mapping[str, Callable[[Setup], Result]] = {
     "reported": reports_asked,
     "prefix": second_request,
     "steering": change_lag,
+    "cost": reward_cost,
+    "lora": adapter_cost,
+    "floor": byte_floor,
+    "serving": poisson_serving,
+    "transformers": against_transformers,
+    "steps": engine_steps,
 }

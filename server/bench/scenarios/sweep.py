@@ -3,27 +3,41 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from server.bench.comparison import Comparison, Side, compare
+from server.bench.comparison import Comparison, Side, compare_all
+from server.bench.peer import generate
 from server.bench.setup import Setup
-from server.bench.workload import output_tokens
+from server.bench.workload import output_tokens, sample
 from server.engine import Engine, SequenceRequest
 
 VECTORS = 11
 
 
-def weight_sweep(setup: Setup) -> Comparison:
-    """Eleven weight vectors to every prompt, a prompt's in one group that reads it once, against one request at a time.
+def weight_sweep(setup: Setup) -> Sequence[Comparison]:
+    """Eleven weight vectors to every prompt, a prompt's in one group that reads it once, against one request at a time: through
+    ``generate``, and through the same engine.
 
-    One at a time takes so long that only one vector of each prompt is written.
+    One at a time takes so long that in a run it writes a sample of them.
     """
-    engine = setup.engine()
+    engine, stock = setup.engine(max_sequences=2 * setup.workload.requests), setup.stock_family()
     prompts = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
     groups = [_vectors(request) for request in prompts]
     flat = [request for group in groups for request in group]
-    alone = [group[number % VECTORS] for number, group in enumerate(groups)]
-    ours = Side(f"{VECTORS} vectors at once", lambda: _all_at_once(engine, groups), output_tokens(flat))
-    peer = Side("one at a time", lambda: [engine.generate([one]) for one in alone], output_tokens(alone))
-    return compare("sweep", ours, peer, setup.runs, 8.0, setup.tick)
+    each_once = [group[number % VECTORS] for number, group in enumerate(groups)]
+    alone = sample(each_once, setup.limits.peer_requests)
+    tokens = output_tokens(alone)
+    ours = Side(
+        f"{VECTORS} vectors at once",
+        lambda: _all_at_once(engine, groups),
+        output_tokens(flat),
+        warm=lambda: _all_at_once(engine, groups[:1]),
+    )
+    peers = {
+        "sweep": Side("generate, one at a time", lambda: generate(stock, alone), tokens),
+        "sweep, same engine": Side(
+            "engine, one at a time", lambda: [engine.generate([one]) for one in alone], tokens
+        ),
+    }
+    return compare_all(ours, peers, setup.runs, 8.0, setup.tick)
 
 
 def _vectors(request: SequenceRequest) -> list[SequenceRequest]:
