@@ -92,6 +92,7 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
         SelfTestError,
         build_members,
         register_attention,
+        release_stock,
     )
     from server.text import ChatTokenizer
 
@@ -107,7 +108,9 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     )
     progress("checking the cached forward of every model against the plain one")
     try:
-        engine = Engine(build_members(family, config), config)
+        resident = build_members(family, config)
+        release_stock(resident)
+        engine = Engine(resident, config)
     except SelfTestError as error:
         raise UserError(str(error)) from None
     members = (family.base, *family.rewards)

@@ -3,7 +3,7 @@
 Needs torch and transformers only; no web package is imported from here.
 """
 
-from server.engine.assembly import build_members, lone_member
+from server.engine.assembly import build_members, lone_member, release_stock
 from server.engine.attention import ATTENTION, register_attention
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine, EngineStats
@@ -38,4 +38,5 @@ __all__ = [
     "build_members",
     "lone_member",
     "register_attention",
+    "release_stock",
 ]

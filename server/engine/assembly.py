@@ -92,6 +92,19 @@ def forwards(models: Sequence[LoadedModel], *, deterministic: bool = False) -> l
     return [_fused(groups, weights, adapters) for groups in together.values()] + stock
 
 
+def release_stock(members: Iterable[Member]) -> None:
+    """Give back the weights of linear layers that only transformers' own forward would read; it cannot run after that
+    (:meth:`Member.plain_log_probs`)."""
+    members = list(members)
+    needed = {id(member.loaded.model) for member in members if isinstance(member.runner.model, StockModel)}
+    for member in members:
+        if id(member.loaded.model) in needed:
+            continue
+        for module in member.loaded.model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight = torch.nn.Parameter(module.weight.new_empty(0), requires_grad=False)
+
+
 def _by_backbone(models: Iterable[LoadedModel]) -> list[tuple[LoadedModel, ...]]:
     """Models that share weights; the backbone itself before its adapters."""
     groups: dict[int, list[LoadedModel]] = {}

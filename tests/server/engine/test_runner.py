@@ -17,6 +17,7 @@ from server.engine import (
     SequenceRequest,
     build_members,
     register_attention,
+    release_stock,
 )
 from server.engine.assembly import Forward, forwards
 from server.engine.chunk import Chunk
@@ -217,6 +218,27 @@ def answers(
                 weights = {name: rng.choice([0.0, 0.4, 0.9]) for name in engine.members if name != "base"}
                 engine.change(output.id, {"base": 1.0} | weights)
     return found
+
+
+@pytest.mark.parametrize("lanes", ["models", "adapters"])
+def test_weights_that_nobody_reads_any_more_are_given_back(
+    make_checkpoint: MakePath, make_adapter: MakePath, lanes: str
+) -> None:
+    adapted = lanes == "adapters"
+    family = one_backbone(make_checkpoint, make_adapter) if adapted else same_shape(make_checkpoint, "llama")
+    gpt = load(make_checkpoint("gpt2", "release-gpt2", seed=1))
+    members = build_members(family, EngineConfig(max_sequences=4))
+    stock = build_members(gpt, EngineConfig(max_sequences=4))
+    text = [7, 8, 9, 10, 11]
+    with torch.inference_mode():
+        before = [member.log_probs(text, 2) for member in [*members, *stock]]
+        release_stock([*members, *stock])
+        after = [member.log_probs(text, 2) for member in [*members, *stock]]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    for member in members:
+        linears = [part for part in member.loaded.model.modules() if isinstance(part, torch.nn.Linear)]
+        assert sum(linear.weight.numel() for linear in linears) == 0
+    assert stock[0].plain_log_probs(text).shape == (5, stock[0].vocab_size)
 
 
 def test_padding_is_for_one_member_only(make_checkpoint: MakePath) -> None:
