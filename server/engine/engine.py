@@ -182,11 +182,16 @@ class Engine:
                 assert member.cache.free_blocks == member.cache.num_blocks
 
     def _forward(self, chunks: Mapping[str, Sequence[Chunk]]) -> dict[str, torch.Tensor]:
-        """Run every member over its chunks; by member, the logits that :meth:`Member.forward` returns.
+        """Run every member over its chunks; by member, logits as :meth:`Runner.forward` returns them.
 
         In the members' order, whoever came first in the plan: a row's sum must not depend on its neighbours.
         """
-        return {name: member.forward(chunks[name]) for name, member in self.members.items() if name in chunks}
+        logits: dict[str, torch.Tensor] = {}
+        for runner in self._runners:
+            own = {lane.name: chunks[lane.name] for lane in runner.lanes if lane.name in chunks}
+            if own:
+                logits |= runner.forward(own)
+        return {name: logits[name] for name in self.members if name in logits}
 
     def _fork(self, step: Step) -> None:
         """Give followers a copy of what their leaders have computed."""

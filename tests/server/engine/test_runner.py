@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,6 +190,28 @@ def test_requests_are_answered_as_by_members_that_run_apart(
             abs(one - other) < 1e-4 for (_, one), (_, other) in zip(tokens, results[1][name], strict=True)
         )
     together.check_integrity()
+
+
+def test_the_engine_runs_each_forward_once_a_step(
+    make_checkpoint: MakePath, make_adapter: MakePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, ...]] = []
+    forward = Decoder.forward
+
+    def counted(
+        self: Decoder, tokens: torch.Tensor, positions: torch.Tensor, counts: Sequence[int], *rest: Any
+    ) -> Any:
+        calls.append(tuple(counts))
+        return forward(self, tokens, positions, counts, *rest)
+
+    config = EngineConfig(max_sequences=4)
+    engine = Engine(build_members(one_backbone(make_checkpoint, make_adapter), config), config)
+    mix = dict.fromkeys(engine.members, 0.5)
+    engine.add(SequenceRequest("q", dict.fromkeys(mix, (5, 6, 7)), mix, SamplingParams(4)))
+    monkeypatch.setattr(Decoder, "forward", counted)
+    while engine.has_work:
+        engine.step()
+    assert calls == [(3, 3, 3, 3)] + [(1, 1, 1, 1)] * 3
 
 
 def alone(family: Family) -> list[Member]:
