@@ -35,7 +35,7 @@ class MemberSettings(Section):
 
     model: Annotated[str, Field(min_length=1)]
     device: Annotated[str, StringConstraints(pattern=r"^(cpu|cuda|cuda:\d+)$")] = "cpu"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     chat_template: str | None = None
 
 

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--presets", type=Path, metavar="FILE", help="named weights to offer besides, as the page saves them"
     )
     models.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N, for every model")
-    models.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="for every model")
+    models.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16", "int8"), help="for every model"
+    )
     http = parser.add_argument_group("http")
     http.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     http.add_argument("--port", type=int, help="port to listen on (default: 8000; 0 takes a free one)")

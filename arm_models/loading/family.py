@@ -42,7 +42,7 @@ class LoadedModel:
     adapters. tokenizer: the member's own, with its own chat template (None where it has none). vocab_size:
     ids that can be drawn, the same in the whole family. input_size: rows of its embedding; a prompt with an
     id from here on cannot be read. max_length: tokens a context may have. digest: changes with the files it
-    was loaded from.
+    was loaded from. quantize: its linear layers are to be run in 8 bits (``model`` is float32 itself).
     """
 
     name: str
@@ -59,6 +59,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     digest: str
+    quantize: bool = False
     switch: "AdapterSwitch | None" = field(default=None, repr=False)
 
     def activate(self) -> None:
@@ -84,6 +85,7 @@ class _Backbone:
     model: Any
     device: torch.device
     dtype: torch.dtype
+    quantize: bool
     input_rows: int
     head_rows: int
     switch: "AdapterSwitch | None" = None
@@ -142,7 +144,8 @@ def fingerprint(family: Family) -> str:
     versions = [torch.__version__, transformers.__version__, metadata.version("genarm")]
     digest.update("\0".join(versions).encode())
     for member in (family.base, *family.rewards):
-        digest.update(f"\0{member.name}\0{member.digest}\0{member.dtype}\0{member.device.type}".encode())
+        held = "int8" if member.quantize else member.dtype
+        digest.update(f"\0{member.name}\0{member.digest}\0{held}\0{member.device.type}".encode())
     return f"fp_{digest.hexdigest()[:12]}"
 
 
@@ -206,20 +209,24 @@ class _Loader:
         device = resolve_device(source)
         dtype = resolve_dtype(source, device) or checkpoint.stored_dtype
         for backbone in self.backbones:
-            kept = (backbone.checkpoint.folder, backbone.device, backbone.dtype)
-            if kept == (checkpoint.folder, device, dtype) and (shared or not backbone.serves_full_member):
+            kept = (backbone.checkpoint.folder, backbone.device, backbone.dtype, backbone.quantize)
+            wanted = (checkpoint.folder, device, dtype, source.quantize)
+            if kept == wanted and (shared or not backbone.serves_full_member):
                 return backbone
-        backbone = self._read(checkpoint, device, dtype)
+        backbone = self._read(checkpoint, device, dtype, quantize=source.quantize)
         self.backbones.append(backbone)
         return backbone
 
-    def _read(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> _Backbone:
+    def _read(
+        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, *, quantize: bool
+    ) -> _Backbone:
         config = _read_config(checkpoint)
         try:
             inspect_config(config)
         except Unsupported as error:
             raise checkpoint.error(str(error)) from error
-        self.progress(f"loading {checkpoint.name}: {checkpoint.folder} ({dtype}, {device})")
+        held = f"{dtype}, to be run in int8" if quantize else str(dtype)
+        self.progress(f"loading {checkpoint.name}: {checkpoint.folder} ({held}, {device})")
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 checkpoint.folder,
@@ -241,7 +248,7 @@ class _Loader:
             raise checkpoint.error(f"does not fit into the memory of {device}") from error
         input_rows = model.get_input_embeddings().weight.shape[0]
         head_rows = model.get_output_embeddings().weight.shape[0]
-        return _Backbone(checkpoint, model, device, dtype, input_rows, head_rows)
+        return _Backbone(checkpoint, model, device, dtype, quantize, input_rows, head_rows)
 
     def _check_attention(self, checkpoint: Checkpoint, model: Any) -> None:
         # A failed switch only warns and then runs without the engine's cache.
@@ -296,6 +303,7 @@ def _finished(member: _Member, vocab_size: int) -> LoadedModel:
         device=backbone.device,
         dtype=backbone.dtype,
         digest=hashlib.sha256((digest + template).encode()).hexdigest(),
+        quantize=backbone.quantize,
         switch=backbone.switch,
     )
 

@@ -7,7 +7,12 @@ import torch
 
 from arm_models.errors import CheckpointError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.float32,  # rounded later, by who runs the model
+}
 
 
 @dataclass(frozen=True)
@@ -15,8 +20,9 @@ class ModelSource:
     """A model as a deployment names it.
 
     name: "base" or the reward's name. path: a local folder or a hub id; a full causal LM or a PEFT LoRA
-    adapter. device: cpu | cuda:N. dtype: auto | float32 | bfloat16 | float16 (auto: float32 on a CPU, the
-    checkpoint's own on a GPU). chat_template: path of a Jinja file that replaces the model's own template.
+    adapter. device: cpu | cuda:N. dtype: auto | float32 | bfloat16 | float16 | int8 (auto: float32 on
+    a CPU, the checkpoint's own on a GPU; int8: loaded in float32, for a runner that quantizes its linear
+    layers, on a CPU only). chat_template: path of a Jinja file that replaces the model's own template.
     """
 
     name: str
@@ -24,6 +30,11 @@ class ModelSource:
     device: str = "cpu"
     dtype: str = "auto"
     chat_template: str | None = None
+
+    @property
+    def quantize(self) -> bool:
+        """Whether linear layers are to be held in 8 bits."""
+        return self.dtype == "int8"
 
 
 def available_devices() -> list[str]:
@@ -45,11 +56,22 @@ def resolve_device(source: ModelSource) -> torch.device:
 
 
 def resolve_dtype(source: ModelSource, device: torch.device) -> torch.dtype | None:
-    """The dtype to load in; None is the checkpoint's own. Raises CheckpointError on an unknown name."""
+    """The dtype to load in; None is the checkpoint's own. Raises CheckpointError on an unknown name,
+    and where int8 is not to be had.
+    """
     if source.dtype == "auto":
         return torch.float32 if device.type == "cpu" else None
     if source.dtype not in DTYPES:
         raise CheckpointError(
             f"{source.name}: dtype {source.dtype!r} is not known; use auto, {', '.join(DTYPES)}"
         )
+    if source.quantize and not _multiplies_int8(device):
+        raise CheckpointError(
+            f"{source.name}: dtype int8 needs a CPU with AVX-512 VNNI, and device cpu; use float32 or bfloat16"
+        )
     return DTYPES[source.dtype]
+
+
+def _multiplies_int8(device: torch.device) -> bool:
+    # Without these instructions products of bytes are added up in 16 bits and overflow.
+    return device.type == "cpu" and torch.cpu._is_vnni_supported()

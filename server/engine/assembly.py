@@ -48,6 +48,7 @@ def build_members(family: Family, config: EngineConfig) -> list[Member]:
 
     Raises:
         SelfTestError: a model does not survive the engine's forward, or ``deterministic`` cannot be kept.
+        UserError: a model that is to be run in 8 bits cannot be.
     """
     models = [family.base, *family.rewards]
     sizes = {model.name: kv_tokens(models, model, config) for model in models}
@@ -80,7 +81,7 @@ def forwards(models: Sequence[LoadedModel], *, deterministic: bool = False) -> l
         collected = collect(backbone, names) if names and not deterministic else None
         taken = None
         if not names or collected is not None:
-            taken = take_apart(backbone, lanes[0].vocab_size)
+            taken = take_apart(backbone, lanes[0].vocab_size, quantize=lanes[0].quantize)
         if taken is None:
             stock.extend(Forward((lane,), StockModel(lane)) for lane in lanes)
             continue

@@ -60,7 +60,9 @@ class Member:
         tokens = torch.randint(self.vocab_size, (length,), generator=generator).tolist()
         cached = self.log_probs(tokens, chunk=5)
         plain = self.plain_log_probs(tokens)
-        tolerance = 1e-3 if self.loaded.dtype == torch.float32 else 0.25
+        # Rounding to 16 or 8 bits moves probabilities of the demo's models by up to 0.1, and a wrong forward by up to 1.
+        rounds = self.loaded.quantize or self.loaded.dtype != torch.float32
+        tolerance = 0.25 if rounds else 1e-3
         worst = (cached.exp() - plain.exp()).abs().max().item()
         if not worst <= tolerance:
             raise SelfTestError(

@@ -4,14 +4,24 @@ from collections.abc import Sequence
 
 import torch
 
+from arm_models.errors import CheckpointError
 from arm_models.loading import LoadedModel
 from server.engine.attention import Layout
 
 
 class StockModel:
-    """One member run by transformers, with the engine's attention hooked in."""
+    """One member run by transformers, with the engine's attention hooked in.
+
+    Raises:
+        CheckpointError: the member is to be run in 8 bits, which transformers' own layers are not.
+    """
 
     def __init__(self, loaded: LoadedModel) -> None:
+        if loaded.quantize:
+            raise CheckpointError(
+                f"{loaded.name}: dtype int8 is for Llama, Mistral, Qwen2 and Qwen3 and, without deterministic, plain "
+                f"LoRA adapters on them, not for this {type(loaded.model).__name__}; use float32 or bfloat16"
+            )
         self._loaded = loaded
 
     def forward(

@@ -43,7 +43,7 @@ def reward(**fields: Any) -> list[dict[str, Any]]:
         ({"rewards": reward(), "presets": {"p": {"knid": 1}}}, "presets.p.knid"),
         ({"presets": {"a:b": {}}}, "presets.a:b"),
         ({"base": {"model": "b", "device": "tpu"}}, "base.device"),
-        ({"base": {"model": "b", "dtype": "int8"}}, "base.dtype"),
+        ({"base": {"model": "b", "dtype": "int4"}}, "base.dtype"),
         ({"engine": {"max_sequences": 0}}, "engine.max_sequences"),
         ({"http": {"port": 70000}}, "http.port"),
         ({"http": {"port": "80"}}, "http.port"),

@@ -104,8 +104,11 @@ def decoder_shape(model: Any) -> DecoderShape | None:
     )
 
 
-def take_apart(model: Any, vocab_size: int) -> ModelWeights | None:
-    """The weights of ``model`` with a head for ``vocab_size`` tokens; None where :func:`decoder_shape` is."""
+def take_apart(model: Any, vocab_size: int, *, quantize: bool = False) -> ModelWeights | None:
+    """The weights of ``model`` with a head for ``vocab_size`` tokens; None where :func:`decoder_shape` is.
+
+    ``quantize``: its projections in 8 bits, as :func:`project` makes them.
+    """
     shape = decoder_shape(model)
     if shape is None:
         return None
@@ -115,9 +118,9 @@ def take_apart(model: Any, vocab_size: int) -> ModelWeights | None:
     return ModelWeights(
         shape=shape,
         embedding=inner.embed_tokens.weight.data,
-        layers=tuple(_layer(layer) for layer in inner.layers),
+        layers=tuple(_layer(layer, quantize=quantize) for layer in inner.layers),
         norm=inner.norm.weight.data,
-        head=project([head.weight.data[:vocab_size]], [bias]),
+        head=project([head.weight.data[:vocab_size]], [bias], quantize=quantize),
         rotary=inner.rotary_emb,
         activation=inner.layers[0].mlp.act_fn,
     )
@@ -128,7 +131,7 @@ def submodule(layer: Any, path: str) -> Any:
     return layer.get_submodule(path)
 
 
-def _layer(layer: Any) -> LayerWeights:
+def _layer(layer: Any, *, quantize: bool) -> LayerWeights:
     attention = layer.self_attn
     return LayerWeights(
         attention_norm=layer.input_layernorm.weight.data,
@@ -136,15 +139,16 @@ def _layer(layer: Any) -> LayerWeights:
         query_norm=attention.q_norm.weight.data if hasattr(attention, "q_norm") else None,
         key_norm=attention.k_norm.weight.data if hasattr(attention, "k_norm") else None,
         projections={
-            name: _fused([_plain(submodule(layer, path)) for path in paths]) for name, paths in GROUPS.items()
+            name: _fused([_plain(submodule(layer, path)) for path in paths], quantize=quantize)
+            for name, paths in GROUPS.items()
         },
     )
 
 
-def _fused(linears: Sequence[Any]) -> Projection:
+def _fused(linears: Sequence[Any], *, quantize: bool) -> Projection:
     weights = [linear.weight.data for linear in linears]
     biases = [None if linear.bias is None else linear.bias.data for linear in linears]
-    return project(weights, biases)
+    return project(weights, biases, quantize=quantize)
 
 
 def _plain(module: Any) -> Any:

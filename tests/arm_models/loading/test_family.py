@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from arm_models.errors import CheckpointError
 from arm_models.loading import Family, ModelSource, fingerprint, load_family
+
+needs_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no fast int8")
 
 KINDS = ["llama", "qwen2", "qwen3", "mistral", "gpt2"]
 
@@ -131,6 +134,21 @@ def test_a_dtype_is_honoured(dtype: str, base: Path) -> None:
     assert {parameter.dtype for parameter in member.model.parameters()} == {member.dtype}
 
 
+@needs_vnni
+def test_int8_is_float32_with_a_note_to_quantize_and_shares_nothing_with_float32(
+    base: Path, make_adapter: Callable[..., Path]
+) -> None:
+    adapter = str(make_adapter(base, "rounded", 5))
+    family = load_family(
+        ModelSource("base", str(base)),
+        [ModelSource("plain", adapter), ModelSource("rounded", adapter, dtype="int8")],
+    )
+    plain, rounded = family.rewards
+    assert (family.base.quantize, plain.quantize, rounded.quantize) == (False, False, True)
+    assert rounded.dtype is torch.float32
+    assert plain.model is family.base.model and rounded.model is not family.base.model
+
+
 def test_auto_on_a_cpu_is_float32_whatever_is_stored(make_checkpoint: Callable[..., Path]) -> None:
     assert load(make_checkpoint("llama", "half", seed=1, dtype=torch.bfloat16)).base.dtype is torch.float32
 
@@ -234,6 +252,7 @@ def test_the_fingerprint_follows_what_is_served(base: Path, arm: Path, folder: P
     assert fingerprint(load(base, base)) != first
     half = ModelSource("helpful", str(arm), dtype="bfloat16")
     assert fingerprint(load_family(ModelSource("base", str(base)), [half])) != first
+    assert fingerprint(replace(family, base=replace(family.base, quantize=True))) != first
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] += 0.01
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

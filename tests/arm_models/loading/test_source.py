@@ -38,6 +38,27 @@ def test_a_named_dtype_holds_on_every_device(dtype: str) -> None:
     assert resolve_dtype(source, torch.device("cuda:0")) is getattr(torch, dtype)
 
 
+def test_int8_is_loaded_in_float32_to_be_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    source = ModelSource("base", "x", dtype="int8")
+    assert source.quantize
+    assert resolve_dtype(source, torch.device("cpu")) is torch.float32
+    assert not any(
+        ModelSource("base", "x", dtype=dtype).quantize for dtype in ("auto", "float32", "bfloat16")
+    )
+
+
+@pytest.mark.parametrize("device, has_vnni", [("cuda:0", True), ("cpu", False)])
+def test_int8_is_refused_where_bytes_cannot_be_multiplied(
+    device: str, has_vnni: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has_vnni)
+    with pytest.raises(
+        CheckpointError, match="helpful: dtype int8 needs a CPU with AVX-512 VNNI, and device cpu"
+    ):
+        resolve_dtype(ModelSource("helpful", "x", device=device, dtype="int8"), torch.device(device))
+
+
 def test_an_unknown_dtype_is_refused_with_the_known_ones() -> None:
     with pytest.raises(CheckpointError, match="base: dtype 'int4' is not known; use auto, float32, bfloat16"):
         resolve_dtype(ModelSource("base", "x", dtype="int4"), torch.device("cpu"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from arm_models.errors import CheckpointError
 from arm_models.loading import Family, ModelSource, load_family
 from server.engine import (
     ATTENTION,
@@ -17,6 +18,10 @@ from server.engine import (
 )
 from server.engine.assembly import kv_tokens
 from server.engine.chunk import Chunk
+from server.engine.decoder import Decoder
+from server.engine.divergence import kl
+
+needs_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no fast int8")
 
 KINDS = ["llama", "qwen2", "qwen3", "mistral", "gpt2"]
 
@@ -75,6 +80,45 @@ def test_ragged_contexts_in_one_forward_do_not_see_each_other(load: Callable[...
 def test_half_precision_passes_its_self_test(load: Callable[..., Family], dtype: str) -> None:
     (member,) = build_members(load("llama", dtype=dtype), EngineConfig())
     assert str(member.loaded.dtype) == f"torch.{dtype}"
+
+
+@needs_vnni
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
+def test_int8_is_close_to_float32_and_reads_fewer_bytes(load: Callable[..., Family], kind: str) -> None:
+    family = load(kind, dtype="int8")
+    (member,) = build_members(family, EngineConfig(deterministic=True))
+    plain = lone_member(load(kind).base, 4096)
+    assert isinstance(member.runner.model, Decoder) and isinstance(plain.runner.model, Decoder)
+    assert member.runner.model.nbytes < 0.6 * plain.runner.model.nbytes  # so small a matrix is padded
+    tokens = torch.randint(300, (100,), generator=torch.Generator().manual_seed(2)).tolist()
+    with torch.inference_mode():
+        rounded, exact = member.log_probs(tokens, 16), member.plain_log_probs(tokens)
+    assert 1e-5 < kl(exact, rounded).mean() < 0.02
+
+
+@needs_vnni
+def test_adapters_on_an_int8_backbone_stay_float32(
+    make_checkpoint: Callable[..., Path], make_adapter: Callable[..., Path]
+) -> None:
+    register_attention()
+    backbone = make_checkpoint("llama", "int8-backbone", seed=4)
+    adapter = ModelSource("r", str(make_adapter(backbone, "int8-adapter", 1)), dtype="int8")
+    family = load_family(ModelSource("base", str(backbone), dtype="int8"), [adapter], attention=ATTENTION)
+    base, reward = build_members(family, EngineConfig())
+    assert base.runner is reward.runner
+    tokens = torch.randint(300, (100,), generator=torch.Generator().manual_seed(3)).tolist()
+    with torch.inference_mode():
+        of_base, of_reward = base.log_probs(tokens, 16), reward.log_probs(tokens, 16)
+        assert kl(reward.plain_log_probs(tokens), of_reward).mean() < 0.02
+        assert kl(of_base, of_reward).mean() > 0.05
+
+
+@needs_vnni
+def test_int8_is_refused_for_what_transformers_runs(load: Callable[..., Family]) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"base: dtype int8 is for Llama, .* not for this GPT2LMHeadModel"
+    ):
+        build_members(load("gpt2", dtype="int8"), EngineConfig())
 
 
 def test_a_model_that_fails_its_self_test_is_not_served(load: Callable[..., Family]) -> None:
