@@ -69,6 +69,8 @@ class EngineSettings(Section):
     gpu_memory_fraction: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.8
     cpu_cache_bytes: Count = 2 << 30
     prefix_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.25
+    speculation: Literal["off", "rewards", "prompt", "auto"] = "off"
+    max_draft: Annotated[int, Field(strict=True, ge=1, le=16)] = 4
 
 
 class HttpSettings(Section):

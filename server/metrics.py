@@ -114,6 +114,9 @@ class _LoadCollector(Collector):
         queries, hits = stats.prefix_queries, stats.prefix_hits
         yield self._total("prefix_cache_queries", "Prompt tokens that the base was asked to read.", queries)
         yield self._total("prefix_cache_hits", "Those of them that an earlier request had.", hits)
+        guessed, stood = stats.draft_tokens, stats.accepted_tokens
+        yield self._total("spec_decode_num_draft_tokens", "Tokens guessed ahead.", guessed)
+        yield self._total("spec_decode_num_accepted_tokens", "Those of them that were drawn.", stood)
 
     def _total(self, name: str, text: str, value: float) -> CounterMetricFamily:
         family = CounterMetricFamily(f"genarm_{name}", text, labels=["model_name"])

@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     engine.add_argument("--kv-tokens", type=int, metavar="N", help="cache of each model, in tokens")
     engine.add_argument(
+        "--speculation",
+        choices=("off", "rewards", "prompt", "auto"),
+        help="who guesses tokens ahead of the base; no answer changes (default: off)",
+    )
+    engine.add_argument(
         "--deterministic",
         action="store_true",
         default=None,
@@ -106,7 +111,7 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
         merged["presets"] = _over(merged.get("presets", {}), _presets(args.presets))
     for section, names in (
         ("http", ("host", "port", "api_key_file", "max_queue", "drain_seconds")),
-        ("engine", ("max_sequences", "kv_tokens", "deterministic")),
+        ("engine", ("max_sequences", "kv_tokens", "deterministic", "speculation")),
     ):
         flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
         if flags:

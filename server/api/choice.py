@@ -66,6 +66,8 @@ class Choice:
         self.tally = Tally()
         self.prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
         self.cached_tokens = 0
+        self.accepted_drafts = 0
+        self.rejected_drafts = 0
         self.finish_reason: FinishReason | None = None
         self.first_token: float | None = None
         self.last_token: float | None = None
@@ -87,6 +89,7 @@ class Choice:
         if output.prompt_logprobs is not None:
             self.prompt_logprobs = output.prompt_logprobs
         self.cached_tokens = output.cached_tokens
+        self.accepted_drafts, self.rejected_drafts = output.accepted_drafts, output.rejected_drafts
         pieces = self._take(output) if output.token >= 0 else []
         if self._stops.hit or output.finish_reason == "stop":
             return pieces + self.finish("stop")

@@ -83,6 +83,16 @@ class Generation:
         return sum(choice.cached_tokens for choice in self.choices)
 
     @property
+    def accepted_drafts(self) -> int:
+        """Tokens so far that the engine had guessed ahead."""
+        return sum(choice.accepted_drafts for choice in self.choices)
+
+    @property
+    def rejected_drafts(self) -> int:
+        """Tokens that the engine guessed ahead and that did not come."""
+        return sum(choice.rejected_drafts for choice in self.choices)
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return self.error is not None or all(choice.finish_reason is not None for choice in self.choices)

@@ -14,5 +14,9 @@ def usage(generation: Generation, tokens: int) -> schema.Usage:
         completion_tokens=tokens,
         total_tokens=ticket.prompt_tokens + tokens,
         prompt_tokens_details=schema.PromptTokensDetails(cached_tokens=generation.cached_tokens),
-        completion_tokens_details=schema.CompletionTokensDetails(reasoning_tokens=0),
+        completion_tokens_details=schema.CompletionTokensDetails(
+            reasoning_tokens=0,
+            accepted_prediction_tokens=generation.accepted_drafts,
+            rejected_prediction_tokens=generation.rejected_drafts,
+        ),
     )

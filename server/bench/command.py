@@ -30,6 +30,7 @@ ONLY = (
     "floor",
     "serving",
     "transformers",
+    "speculation",
     "steps",
 )
 """The scenarios; named here so that `--help` needs no torch."""

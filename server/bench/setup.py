@@ -10,6 +10,7 @@ from arm_models.loading import Family, ModelSource, load_family
 from server.bench.shapes import Models
 from server.bench.workload import Workload
 from server.engine import ATTENTION, Engine, EngineConfig, build_members, register_attention
+from server.engine.config import Speculate
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Setup:
         sources: Sequence[ModelSource] | None = None,
         max_sequences: int | None = None,
         kv_tokens: int | None = None,
+        speculation: Speculate = "off",
     ) -> Engine:
         """An engine on freshly loaded models with room for all requests; without the rewards unless ``guided``.
 
@@ -88,6 +90,7 @@ class Setup:
             kv_tokens=kv_tokens,
             cpu_cache_bytes=self.limits.cache_bytes,
             prefix_share=prefix_share,
+            speculation=speculation,
         )
         return Engine(build_members(family, config), config)
 

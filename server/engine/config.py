@@ -1,6 +1,13 @@
 """The limits an engine works within."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Speculate = Literal["off", "rewards", "prompt", "auto"]
+"""Who guesses tokens ahead of the base."""
+
+MAX_DRAFT = 16
+"""More tokens are never guessed ahead in one step."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +23,13 @@ class EngineConfig:
         gpu_memory_fraction: share of the GPU memory free after loading that the caches may take.
         cpu_cache_bytes: memory the caches on the CPU may take together.
         prefix_share: of each cache, what prompts may take that are kept for later ones; requests have precedence.
+        speculation: who guesses tokens ahead of the base: nobody ("off"), the weighted rewards ("rewards"), the text so far
+            where it repeats itself ("prompt"), or whoever pays best ("auto"). No token changes.
+        max_draft: tokens guessed ahead in one step at most; fewer, or none, where that is faster.
 
     Raises:
-        ValueError: a limit is not positive, or a step could not hold a chunk or one token of every sequence.
+        ValueError: a limit is out of range, ``speculation`` is none of these, or a step could not hold a chunk or one token of
+            every sequence.
     """
 
     max_sequences: int = 32
@@ -29,6 +40,8 @@ class EngineConfig:
     gpu_memory_fraction: float = 0.8
     cpu_cache_bytes: int = 2 << 30
     prefix_share: float = 0.25
+    speculation: Speculate = "off"
+    max_draft: int = 4
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "prefill_chunk", "max_step_tokens", "cpu_cache_bytes"):
@@ -40,6 +53,12 @@ class EngineConfig:
             raise ValueError(f"gpu_memory_fraction must be in (0, 1], not {self.gpu_memory_fraction}")
         if not 0 <= self.prefix_share <= 1:
             raise ValueError(f"prefix_share must be in [0, 1], not {self.prefix_share}")
+        if self.speculation not in get_args(Speculate):
+            raise ValueError(
+                f"speculation must be one of {', '.join(get_args(Speculate))}, not {self.speculation!r}"
+            )
+        if not 1 <= self.max_draft <= MAX_DRAFT:
+            raise ValueError(f"max_draft must be in 1 to {MAX_DRAFT}, not {self.max_draft}")
         needed = max(self.max_sequences, self.prefill_chunk)
         if self.max_step_tokens < needed:
             raise ValueError(

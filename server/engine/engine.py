@@ -11,12 +11,15 @@ from server.engine.divergence import limit
 from server.engine.kv_cache import BLOCK, capacity_for
 from server.engine.member import Member
 from server.engine.mix import Contribution, mix_logits
+from server.engine.pace import AdaptivePace, Pace
 from server.engine.penalties import adjust
+from server.engine.readout import Readout
 from server.engine.report import token_logprobs, token_reports
 from server.engine.sampler import sample
 from server.engine.scheduler import Scheduler, Step
 from server.engine.sequence import SamplingParams, SequenceRequest, TokenLogprobs, TokenOutput, TokenReport
 from server.engine.sequence import Sequence as Running
+from server.engine.speculation import Speculation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class EngineStats:
     ``prompt_tokens_computed``: tokens of prompts that the base ran; copies of what it ran for another response not counted.
     ``cache_usage``: share of each member's blocks in use, 0 to 1; what is kept of prompts is not in use.
     ``prefix_queries``: tokens of prompts the base was asked to read; ``prefix_hits``: those of them it had read before.
+    ``draft_tokens``: guessed ahead; ``accepted_tokens``: those of them that were drawn.
     """
 
     running: int
@@ -36,16 +40,24 @@ class EngineStats:
     prompt_tokens_computed: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class Engine:
-    """Members, one batch, one step at a time. Not thread-safe: one thread owns it (:class:`EngineThread`)."""
+    """Members, one batch, one step at a time. Not thread-safe: one thread owns it (:class:`EngineThread`).
 
-    def __init__(self, members: Sequence[Member], config: EngineConfig) -> None:
+    ``pace``: how far ahead to guess, where ``config.speculation`` is not off; unless told, as far as pays.
+    """
+
+    def __init__(self, members: Sequence[Member], config: EngineConfig, *, pace: Pace | None = None) -> None:
         self.members = {member.name: member for member in members}
         self.config = config
         self._runners = tuple({id(member.runner): member.runner for member in members}.values())
         self._scheduler = Scheduler({member.name: member.cache for member in members}, config)
+        self._speculation = Speculation(
+            list(self.members), members[0].vocab_size, self._scheduler, config, pace or AdaptivePace()
+        )
         self._steps = 0
         # Longest context of each member in tokens: what the model allows, and what its cache can hold.
         self.max_context = {
@@ -124,19 +136,20 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[TokenOutput]:
-        """Run one step; the tokens it drew."""
+        """Run one step; the tokens it drew, those of one response in their order."""
+        self._speculation.begin()
         step = self._scheduler.schedule()
         self._steps += 1
+        readout = Readout(list(self.members))
+        self._speculation.guess(step, readout, self._forward)
         logits = self._forward(step.chunks)
+        readout.add(step.chunks, logits)
         self._fork(step)
         self._read(step, logits)
         self._keep(step)
-        if not step.drawing:
-            return []
-        parts = contributions(step, logits)
-        mixed = mix_logits(list(parts.values()), len(step.drawing))
-        mixed, scales = _limited(step.drawing, mixed, parts)
-        return self._emit(step.drawing, mixed, parts, scales)
+        outputs = self._draw(step, readout)
+        self._speculation.end(step, len(outputs))
+        return outputs
 
     def generate(self, requests: Iterable[SequenceRequest]) -> dict[str, list[int]]:
         """Responses of all requests by id, stop token included; runs steps until every one has ended.
@@ -172,6 +185,8 @@ class Engine:
             scheduler.prompt_tokens_computed,
             scheduler.prefix_queries,
             scheduler.prefix_hits,
+            self._speculation.draft_tokens,
+            self._speculation.accepted_tokens,
         )
 
     def check_integrity(self) -> None:
@@ -226,6 +241,18 @@ class Engine:
         for follower, leader in step.forks.items():
             self._scheduler.get(follower).prompt_logprobs = leader.prompt_logprobs
 
+    def _draw(self, step: Step, readout: Readout) -> list[TokenOutput]:
+        """A token of every drawing sequence; then, of those for which it had been guessed, the next; and so on."""
+        outputs: list[TokenOutput] = []
+        drawing = step.drawing
+        while drawing:
+            parts = readout.parts(drawing, step.forks)
+            mixed = mix_logits(list(parts.values()), len(drawing))
+            mixed, scales = _limited(drawing, mixed, parts)
+            outputs += self._emit(drawing, mixed, parts, scales)
+            drawing = [one for one in drawing if one.drafting.goes_on]
+        return outputs
+
     def _emit(
         self,
         drawing: list[Running],
@@ -250,7 +277,7 @@ class Engine:
 
     def _adjusted(self, drawing: list[Running], mixed: torch.Tensor, faults: dict[int, str]) -> torch.Tensor:
         """The logits that are drawn from; ``mixed`` stays as it is. Rows on which nothing can be drawn join ``faults``."""
-        changed = [row for row, sequence in enumerate(drawing) if _adjusts(sequence) and row not in faults]
+        changed = [row for row, sequence in enumerate(drawing) if sequence.adjusts and row not in faults]
         if not changed:
             return mixed
         logits = mixed.clone()
@@ -296,13 +323,27 @@ class Engine:
             except Exception as error:
                 fault = f"the grammar failed: {error}"
         if fault is not None:
+            sequence.drafting.goes_on = False
             self._scheduler.remove(sequence)
             return TokenOutput(sequence.id, index, -1, "error", fault)
         reason = sequence.finish_reason()
         if reason is not None:
+            sequence.drafting.goes_on = False
             self._scheduler.remove(sequence)
-        cached = sequence.cached_tokens
-        return TokenOutput(sequence.id, index, token, reason, None, logprobs, prompt, report, cached)
+        drafting = sequence.drafting
+        return TokenOutput(
+            sequence.id,
+            index,
+            token,
+            reason,
+            None,
+            logprobs,
+            prompt,
+            report,
+            sequence.cached_tokens,
+            drafting.accepted,
+            drafting.rejected,
+        )
 
     def _check(self, request: SequenceRequest) -> None:
         if request.id in self._scheduler:
@@ -360,29 +401,6 @@ def _longest_row(blocks: int) -> int:
     return length
 
 
-def contributions(step: Step, logits: Mapping[str, torch.Tensor]) -> dict[str, Contribution]:
-    """By member, the logits that this step's draws come from, with their batch rows and weights."""
-    row_of = {sequence.id: row for row, sequence in enumerate(step.drawing)}
-    followers: dict[str, list[int]] = {}
-    for follower, leader in step.forks.items():
-        followers.setdefault(leader.id, []).append(row_of[follower])
-    parts = {}
-    for name in logits:
-        rows, places, end = [], [], 0
-        for chunk in step.chunks[name]:
-            end += chunk.logits
-            owner = str(chunk.owner)
-            if owner not in row_of:
-                continue
-            forked = [row for row in followers.get(owner, ()) if step.drawing[row].mix.get(name)]
-            rows += [row_of[owner], *forked]
-            places += [end - 1] * (1 + len(forked))
-        if rows:
-            picked = logits[name] if places == list(range(end)) else logits[name][places]
-            parts[name] = Contribution(picked, rows, [step.drawing[row].mix[name] for row in rows])
-    return parts
-
-
 def prompt_contributions(
     step: Step, logits: Mapping[str, torch.Tensor], sequence: Running
 ) -> tuple[dict[str, Contribution], list[int]]:
@@ -410,12 +428,6 @@ def _faults(mixed: torch.Tensor) -> dict[int, str]:
     sound = torch.isfinite(mixed.amax(-1)).tolist()
     message = "the mixed distribution is not finite: a model overflowed or a weight is too large"
     return {row: message for row, fine in enumerate(sound) if not fine}
-
-
-def _adjusts(sequence: Running) -> bool:
-    sampling = sequence.request.sampling
-    waits = len(sequence.response) < sampling.min_tokens
-    return bool(sampling.logit_bias) or waits or sampling.penalizes or sequence.matcher is not None
 
 
 def _logprobs(drawing: list[Running], mixed: torch.Tensor, tokens: list[int]) -> dict[int, TokenLogprobs]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
-from server.engine.kv_cache import KVCache
+from server.engine.kv_cache import KVCache, capacity_for
 from server.engine.prefix_cache import PrefixCache
 from server.engine.sequence import Sequence
 
@@ -101,6 +101,12 @@ class Scheduler:
         for sequence in sorted(self.running, key=lambda one: not self._is_decoding(one)):
             self._plan(sequence, left, step)
         return step
+
+    def spare(self, sequence: Sequence) -> int:
+        """Tokens that may be guessed behind a sequence's last: what its rows have room for as they are, and fewer than are still
+        to be drawn."""
+        room = [capacity_for(sequence.total(member)) - sequence.total(member) for member in sequence.active]
+        return min(*room, sequence.request.sampling.max_tokens - len(sequence.response) - 1)
 
     def _is_decoding(self, sequence: Sequence) -> bool:
         return all(sequence.pending(member) == 1 for member in sequence.active)

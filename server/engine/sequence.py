@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from server.engine.drafting import Drafting
 from server.engine.penalties import History
 from server.engine.sampler import Draw
 
@@ -160,7 +161,8 @@ class TokenOutput:
     "abort" or "error"; with the last two, and where ``max_tokens`` is 0, ``token`` is -1; ``error`` says what happened.
     ``prompt_logprobs`` comes with the first output: one entry per prompt token, None for the first, which nothing predicts.
     ``cached_tokens``: of the base's prompt, those that were not computed for this response because an earlier request had them;
-    outputs that differ only in that are equal.
+    outputs that differ only in that are equal. So are those that differ in ``accepted_drafts`` and ``rejected_drafts``, the
+    guesses of this response so far that were drawn, and those that were not.
     """
 
     id: str
@@ -172,6 +174,8 @@ class TokenOutput:
     prompt_logprobs: tuple[TokenLogprobs | None, ...] | None = None
     report: TokenReport | None = None
     cached_tokens: int = field(default=0, compare=False)
+    accepted_drafts: int = field(default=0, compare=False)
+    rejected_drafts: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)
@@ -200,6 +204,7 @@ class Sequence:
     prompt_logprobs: list[TokenLogprobs | None] = field(default_factory=list)
     preemptions: int = 0
     cached_tokens: int = 0
+    drafting: Drafting = field(default_factory=Drafting)
 
     @classmethod
     def begin(cls, request: SequenceRequest, group: list["Sequence"] | None = None) -> "Sequence":
@@ -248,6 +253,13 @@ class Sequence:
         """Whether log-probs of the prompt are still collected: its members then read it in step."""
         return self.request.sampling.prompt_logprobs is not None and not self.response
 
+    @property
+    def adjusts(self) -> bool:
+        """Whether the next token is drawn from other logits than the mix's: bias, penalties, a mask."""
+        sampling = self.request.sampling
+        waits = len(self.response) < sampling.min_tokens
+        return bool(sampling.logit_bias) or waits or sampling.penalizes or self.matcher is not None
+
     def append(self, token: int) -> None:
         """Go on behind a token that was drawn.
 
@@ -255,6 +267,7 @@ class Sequence:
             Exception: the matcher cannot go on; whatever it raised.
         """
         self.response.append(token)
+        self.drafting.meet(token)
         if self.history is not None:
             self.history.append(token)
         if self.matcher is not None and token not in self.request.sampling.stop_token_ids:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import socket
 import threading
 import time
@@ -27,6 +28,7 @@ from server.engine import (
     TokenOutput,
     TokenReport,
 )
+from server.engine.pace import Offer, Pace, Plan
 from server.runtime import Load, Runtime, load_runtime
 from server.text import ChatTokenizer
 
@@ -141,6 +143,40 @@ class ScriptedEngine:
         if reason is None and index + 1 == sampling.max_tokens:
             reason = "length"
         return TokenOutput(sequence_id, index, token, reason, None, logprobs, read, report)
+
+
+class SteadyPace:
+    """Guesses whatever it costs: the first offer, ``length`` tokens ahead; with ``seed`` any offer and any number up to that."""
+
+    def __init__(self, length: int, seed: int | None = None) -> None:
+        self._length = length
+        self._rng = None if seed is None else random.Random(seed)
+
+    def begin(self) -> None:
+        """Nothing is measured."""
+
+    def considers(self, rows: int, members: frozenset[str], *, plain: bool) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
+
+    def choose(self, offers: Sequence[Offer]) -> Plan:
+        """See the class."""
+        if self._rng is None:
+            return Plan(offers[0], tuple(min(most, self._length) for most in offers[0].most))
+        offer = self._rng.choice(offers)
+        return Plan(offer, tuple(self._rng.randint(0, min(most, self._length)) for most in offer.most))
+
+    def guessed(self, rows: int) -> None:
+        """Nothing is measured."""
+
+    def end(self, rows: int, drawn: int) -> None:
+        """Nothing is measured."""
+
+
+@pytest.fixture(scope="session")
+def steady() -> Callable[..., Pace]:
+    """Makes a pace that guesses in every step."""
+    return SteadyPace
 
 
 @dataclass

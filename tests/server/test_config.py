@@ -45,6 +45,8 @@ def reward(**fields: Any) -> list[dict[str, Any]]:
         ({"base": {"model": "b", "device": "tpu"}}, "base.device"),
         ({"base": {"model": "b", "dtype": "int4"}}, "base.dtype"),
         ({"engine": {"max_sequences": 0}}, "engine.max_sequences"),
+        ({"engine": {"speculation": "on"}}, "engine.speculation"),
+        ({"engine": {"max_draft": 17}}, "engine.max_draft"),
         ({"http": {"port": 70000}}, "http.port"),
         ({"http": {"port": "80"}}, "http.port"),
         ({"model": "a:b"}, "model"),

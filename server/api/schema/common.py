@@ -190,9 +190,13 @@ class PromptTokensDetails(Answer):
 
 
 class CompletionTokensDetails(Answer):
-    """Of the answer's tokens, those that are not part of what it says."""
+    """Of the answer's tokens, those that are not part of what it says, and those that the server had guessed ahead; last,
+    wrong guesses, which are in no other count.
+    """
 
     reasoning_tokens: int
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
 
 
 class Usage(Answer):

@@ -11,6 +11,7 @@ from server.bench.scenarios.lora import adapter_cost
 from server.bench.scenarios.prefix import second_request
 from server.bench.scenarios.reports import reports_asked, reports_unasked
 from server.bench.scenarios.serving import poisson_serving
+from server.bench.scenarios.speculation import speculation_pays
 from server.bench.scenarios.steering import change_lag
 from server.bench.scenarios.steps import engine_steps
 from server.bench.scenarios.sweep import weight_sweep
@@ -34,5 +35,6 @@ SCENARIOS: Mapping[str, Callable[[Setup], Result | Sequence[Result]]] = {
     "floor": byte_floor,
     "serving": poisson_serving,
     "transformers": against_transformers,
+    "speculation": speculation_pays,
     "steps": engine_steps,
 }

@@ -48,7 +48,11 @@ def test_a_response_has_openais_shape_and_our_guidance(real: Any) -> None:
         "completion_tokens": 16,  # OpenAI's default
         "total_tokens": len(ids(real, "the kettle")) + 16,
         "prompt_tokens_details": {"cached_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
     assert body["guidance"]["preferences"] == {"helpful": 1.0, "harmless": 0.5}
 

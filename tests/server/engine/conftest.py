@@ -9,6 +9,7 @@ import torch
 
 from arm_models.loading import Family, ModelSource, load_family
 from server.engine import ATTENTION, Engine, EngineConfig, build_members, register_attention
+from server.engine.pace import Pace
 
 MakeEngine = Callable[..., Engine]
 
@@ -31,9 +32,9 @@ def family(make_checkpoint: Callable[..., Path]) -> Family:
 def make_engine(family: Family) -> MakeEngine:
     """An engine on ``family``, or on another one, with the limits given."""
 
-    def make(models: Family = family, **limits: Any) -> Engine:
+    def make(models: Family = family, pace: Pace | None = None, **limits: Any) -> Engine:
         config = EngineConfig(**limits)
-        return Engine(build_members(models, config), config)
+        return Engine(build_members(models, config), config, pace=pace)
 
     return make
 

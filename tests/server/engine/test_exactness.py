@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from arm_models.loading import Family, ModelSource, load_family
 from server.engine import ATTENTION, Engine, SamplingParams, SequenceRequest, register_attention
 from server.engine.attention import stock_attention
+from server.engine.pace import Pace
 
 END, LENGTH, SAMPLES, TEMPERATURE = 0, 5, 100_000, 1.4
 MIX = {"base": 1.0, "helpful": 0.8, "harmless": -0.5}
@@ -81,10 +82,16 @@ def chi_square_p(observed: Sequence[int], expected: Sequence[float]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("speculation", ["off", "auto"])
 def test_sampled_responses_have_the_enumerated_probabilities(
-    make_engine: Callable[..., Engine], tiny_world: Family
+    make_engine: Callable[..., Engine],
+    tiny_world: Family,
+    steady: Callable[..., Pace],
+    speculation: str,
 ) -> None:
-    engine = make_engine(tiny_world, max_sequences=1000, max_step_tokens=8000)
+    engine = make_engine(
+        tiny_world, steady(3, seed=0), max_sequences=1000, max_step_tokens=8000, speculation=speculation
+    )
     requests = (
         SequenceRequest(
             str(n), PROMPTS, MIX, SamplingParams(LENGTH, TEMPERATURE, seed=n, stop_token_ids=frozenset({END}))
@@ -95,6 +102,7 @@ def test_sampled_responses_have_the_enumerated_probabilities(
     while batch := list(itertools.islice(requests, 4000)):
         counts.update(tuple(response) for response in engine.generate(batch).values())
     engine.check_integrity()
+    assert (engine.stats().accepted_tokens > 0) == (speculation != "off")
     tables = plain_tables(engine)
 
     def p_under(mix: Mapping[str, float], temperature: float) -> float:
