@@ -18,7 +18,7 @@ import httpx
 
 from arm_models.loading import ModelSource
 from server.bench.malloc import malloc_environment
-from server.bench.setup import Setup
+from server.bench.setup import GPU_SHARE, Setup
 
 START_SECONDS = 300.0
 """Within which a server has to be ready."""
@@ -109,6 +109,7 @@ def _deployment(setup: Setup, guided: bool) -> dict[str, Any]:
             "max_step_tokens": max(512, most),
             "prefix_share": 0.0,
             "cpu_cache_bytes": setup.limits.cache_bytes,
+            "gpu_memory_fraction": GPU_SHARE,
         },
         "http": {"max_queue": max(256, most)},
     }

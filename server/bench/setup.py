@@ -12,6 +12,9 @@ from server.bench.workload import Workload
 from server.engine import ATTENTION, Engine, EngineConfig, build_members, register_attention
 from server.engine.config import Speculate
 
+GPU_SHARE = 0.3
+"""Of a GPU's free memory, what the caches of one engine take: often two engines, or an engine and the peer's models, share it."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -89,6 +92,7 @@ class Setup:
             max_step_tokens=max(512, most),
             kv_tokens=kv_tokens,
             cpu_cache_bytes=self.limits.cache_bytes,
+            gpu_memory_fraction=GPU_SHARE,
             prefix_share=prefix_share,
             speculation=speculation,
         )

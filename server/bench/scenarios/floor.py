@@ -71,10 +71,15 @@ class Floor:
 
 def byte_floor(setup: Setup) -> Floor:
     """One guided stream against the bytes it reads; the bar is for GPUs, a CPU also computes for a while."""
+    family = setup.stock_family()
+    device = family.base.device
+    context = min(CONTEXT, *(member.max_length for member in (family.base, *family.rewards)))
+    size = step_load(family, 1, context).bytes
+    del family
+    bandwidth = measure_bandwidth(device)
     engine = setup.engine(max_sequences=1)
     mix = {"base": 1.0} | dict.fromkeys(setup.rewards, 0.5)
     steps = EACH * (setup.runs + 1)
-    context = min(CONTEXT, *engine.max_context.values())
     steady = Steady(engine, 1, context, steps, mix)
     steady.begin()
     seconds = []
@@ -83,7 +88,5 @@ def byte_floor(setup: Setup) -> Floor:
         seconds += [median] if run else []
         setup.tick()
     steady.end()
-    family = setup.stock_family()
-    bandwidth = measure_bandwidth(family.base.device)
-    bar = GPU_BAR if family.base.device.type == "cuda" else None
-    return Floor(step_load(family, 1, context).bytes, bandwidth, tuple(seconds), bar)
+    bar = GPU_BAR if device.type == "cuda" else None
+    return Floor(size, bandwidth, tuple(seconds), bar)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from arm_models.loading import Family, ModelSource
+from arm_models.loading import ModelSource
 from server.bench.growth import Cell, growths
 from server.bench.result import Result, Row
 from server.bench.setup import Setup
@@ -63,10 +63,8 @@ def engine_steps(setup: Setup) -> Sequence[Result]:
     cells: list[Cell] = []
     left_out = 0
     for kind, sources in _mixes(setup, grid):
-        family = setup.stock_family(sources)
-        sizes = [(batch, context) for context in grid.contexts for batch in grid.batches]
-        fitting = [size for size in sizes if _fits(setup, family, *size)]
-        left_out += len(sizes) - len(fitting)
+        fitting = _fitting(setup, grid, sources)
+        left_out += len(grid.contexts) * len(grid.batches) - len(fitting)
         cells += _measure(setup, kind, sources, fitting)
     return [StepTable(tuple(cells), left_out), *growths(cells)]
 
@@ -81,9 +79,16 @@ def _mixes(setup: Setup, grid: Grid) -> Iterator[tuple[str, Sequence[ModelSource
             yield "lora", setup.models.adapters(count)
 
 
-def _fits(setup: Setup, family: Family, batch: int, context: int) -> bool:
+def _fitting(setup: Setup, grid: Grid, sources: Sequence[ModelSource]) -> list[tuple[int, int]]:
+    """(batch, context) for which there is room: in every model's context, and in memory for the caches."""
+    family = setup.stock_family(sources)
     shortest = min(member.max_length for member in (family.base, *family.rewards))
-    return context <= shortest and batch * cache_bytes(family, context) <= setup.limits.cache_bytes
+    return [
+        (batch, context)
+        for context in grid.contexts
+        for batch in grid.batches
+        if context <= shortest and batch * cache_bytes(family, context) <= setup.limits.cache_bytes
+    ]
 
 
 def _measure(
