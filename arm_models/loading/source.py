@@ -65,13 +65,14 @@ def resolve_dtype(source: ModelSource, device: torch.device) -> torch.dtype | No
         raise CheckpointError(
             f"{source.name}: dtype {source.dtype!r} is not known; use auto, {', '.join(DTYPES)}"
         )
-    if source.quantize and not _multiplies_int8(device):
+    if source.quantize and not multiplies_int8(device):
         raise CheckpointError(
             f"{source.name}: dtype int8 needs a CPU with AVX-512 VNNI, and device cpu; use float32 or bfloat16"
         )
     return DTYPES[source.dtype]
 
 
-def _multiplies_int8(device: torch.device) -> bool:
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether a model on ``device`` can be held in int8."""
     # Without these instructions products of bytes are added up in 16 bits and overflow.
     return device.type == "cpu" and torch.cpu._is_vnni_supported()

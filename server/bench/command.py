@@ -32,6 +32,8 @@ ONLY = (
     "transformers",
     "speculation",
     "steps",
+    "rounding",
+    "int8",
 )
 """The scenarios; named here so that `--help` needs no torch."""
 
