@@ -66,6 +66,8 @@ class EngineSettings(Section):
     max_step_tokens: Count = 512
     kv_tokens: Count | None = None
     deterministic: Annotated[bool, Field(strict=True)] = False
+    cache: Literal["auto", "slabs", "pages"] = "auto"
+    cuda_graphs: Annotated[bool, Field(strict=True)] = True
     gpu_memory_fraction: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.8
     cpu_cache_bytes: Count = 2 << 30
     prefix_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.25

@@ -11,16 +11,25 @@ from dataclasses import dataclass
 import torch
 
 from arm_models.loading import Family, LoadedModel
+from server.engine.attention import SlabLayouts
 from server.engine.config import EngineConfig
+from server.engine.context_cache import ContextCache
+from server.engine.cuda_graph import CudaRecorder
 from server.engine.decoder import Adapters, Decoder, Lane, ModelWeights, collect, take_apart
 from server.engine.kv_cache import BLOCK, KVCache, KVShape, RowStore, capacity_for
 from server.engine.member import Member, SelfTestError
+from server.engine.paged_cache import PagedKVCache, PageStore
+from server.engine.paged_runner import PagedRunner
 from server.engine.runner import PackedModel, Runner, RunnerLane
 from server.engine.stock import StockModel
 
 INVARIANT_ROWS = 4
 """Rows a matrix product of torch's own needs per thread to give each row the bits it has in any larger product; with fewer,
 other code runs. Measured, and checked again at start (:meth:`Member.check_batch_invariance`)."""
+
+
+MOST_RECORDED_ROWS = 256
+"""Tokens of one member in a step that is recorded, unless more sequences are decoded side by side; drafts to verify are some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +39,32 @@ class Forward:
     models: tuple[LoadedModel, ...]
     packed: PackedModel
 
-    def members(self, sizes: dict[str, int], *, deterministic: bool = False) -> list[Member]:
-        """Members with ``sizes`` tokens of cache each, all in one store."""
-        store = RowStore(kv_shape(self.models[0]))
-        caches = [KVCache(store.shape, sizes[model.name], store) for model in self.models]
-        lanes = [
-            RunnerLane(model.name, cache, model.vocab_size)
-            for model, cache in zip(self.models, caches, strict=True)
-        ]
+    def members(
+        self, sizes: dict[str, int], *, deterministic: bool = False, paged: bool = False
+    ) -> list[Member]:
+        """Members with ``sizes`` tokens of cache each, all in one store: of rows, or of pages."""
         multiple = _row_multiple(self.packed) if deterministic else 1
-        runner = Runner(self.packed, lanes, self.models[0].device, multiple, exact=deterministic)
+        own = [sizes[model.name] for model in self.models]
+        caches, runner = (
+            self._over_pages(own, multiple) if paged else self._over_rows(own, multiple, exact=deterministic)
+        )
         return [Member(model, cache, runner) for model, cache in zip(self.models, caches, strict=True)]
+
+    def _over_rows(
+        self, sizes: Sequence[int], multiple: int, *, exact: bool
+    ) -> tuple[Sequence[ContextCache], Runner]:
+        store, device = RowStore(kv_shape(self.models[0])), self.models[0].device
+        caches = [KVCache(store.shape, size, store) for size in sizes]
+        layouts = SlabLayouts(caches, device, exact=exact)
+        return caches, Runner(self.packed, self._lanes(), layouts, device, multiple)
+
+    def _over_pages(self, sizes: Sequence[int], multiple: int) -> tuple[Sequence[ContextCache], Runner]:
+        store, device = PageStore(kv_shape(self.models[0])), self.models[0].device
+        caches = [PagedKVCache(store.shape, size, store) for size in sizes]
+        return caches, PagedRunner(self.packed, self._lanes(), caches, device, multiple)
+
+    def _lanes(self) -> list[RunnerLane]:
+        return [RunnerLane(model.name, model.vocab_size) for model in self.models]
 
 
 def build_members(family: Family, config: EngineConfig) -> list[Member]:
@@ -133,7 +157,11 @@ def _fused(
 def _tested(forward: Forward, sizes: dict[str, int], config: EngineConfig) -> list[Member]:
     """Members of a forward that have passed what they have to pass; by transformers one by one where only that keeps
     ``deterministic``."""
-    members = forward.members(sizes, deterministic=config.deterministic)
+    paged = _is_paged(forward.models[0].device, config)
+    members = forward.members(sizes, deterministic=config.deterministic, paged=paged)
+    runner = members[0].runner
+    if isinstance(runner, PagedRunner):
+        _record(runner, members, config)
     for member in members:
         member.self_test()
     if config.deterministic:
@@ -145,9 +173,26 @@ def _tested(forward: Forward, sizes: dict[str, int], config: EngineConfig) -> li
                 raise
             alone = [Forward((model,), StockModel(model)) for model in forward.models]
             return [member for one in alone for member in _tested(one, sizes, config)]
+    if isinstance(runner, PagedRunner):
+        runner.warm_up()
     for member in members:
         member.cache.trim()
     return members
+
+
+def _is_paged(device: torch.device, config: EngineConfig) -> bool:
+    """Whether members on ``device`` keep keys and values in pages. Slabs are faster where there is no kernel for pages."""
+    return config.cache == "pages" or (config.cache == "auto" and device.type == "cuda")
+
+
+def _record(runner: PagedRunner, members: Sequence[Member], config: EngineConfig) -> None:
+    """On a GPU, let the runner of ``members`` replay its decode steps."""
+    device = members[0].loaded.device
+    if device.type != "cuda":
+        return
+    most = max(config.max_sequences, min(config.max_step_tokens, MOST_RECORDED_ROWS))
+    longest = max(min(one.max_length, one.cache.num_blocks * BLOCK) for one in members)
+    runner.record(most, longest, CudaRecorder(device) if config.cuda_graphs else None)
 
 
 def _row_multiple(packed: PackedModel) -> int:

@@ -13,13 +13,14 @@ tokens of one context that come together share one product, which is faster and 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from server.engine.kv_cache import Row, Slab, capacity_for
+from server.engine.chunk import Chunk
+from server.engine.kv_cache import KVCache, Row, Slab, capacity_for
 
 ATTENTION = "genarm_cached"
 """Name under which the hook is registered; pass it to ``load_family`` as ``attention``."""
@@ -87,6 +88,24 @@ class Write:
     storage: tuple[torch.Tensor, ...]
     tokens: torch.Tensor | slice | None
     places: torch.Tensor
+
+
+class AttentionLayout(Protocol):
+    """What the packed tokens of one forward are; the last ``padding`` of its ``tokens`` belong to no context."""
+
+    @property
+    def tokens(self) -> int:
+        """Packed tokens."""
+
+    @property
+    def padding(self) -> int:
+        """Those of them that fill up."""
+
+    def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Store ``key`` and ``value`` [tokens, kv_heads, head_dim] of one layer."""
+
+    def attend(self, layer: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """``query`` [tokens, heads, head_dim] → the same shape and dtype; 0 for padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +196,25 @@ def _part_key(span: Span, exact: bool) -> tuple[int, int, int, int]:
     else:
         kind = SHARED
     return kind, slab.capacity, span.count, span.row.index
+
+
+class SlabLayouts:
+    """Layouts of forwards whose lanes have their rows in slabs."""
+
+    def __init__(self, caches: Sequence[KVCache], device: torch.device, *, exact: bool = False) -> None:
+        """``exact``: see :func:`lay_out`."""
+        self._caches = tuple(caches)
+        self._device = device
+        self._exact = exact
+
+    def lay_out(self, chunks: Sequence[tuple[int, Chunk]], multiple: int) -> tuple[Layout, list[int]]:
+        """The layout of ``chunks``, each with its lane; see :func:`lay_out`."""
+        spans = [
+            Span(self._caches[lane].row(chunk.owner), chunk.start, len(chunk.tokens), chunk.is_prompt, lane)
+            for lane, chunk in chunks
+        ]
+        dtype = self._caches[0].shape.dtype
+        return lay_out(spans, dtype, self._device, multiple=multiple, exact=self._exact)
 
 
 def _offsets(spans: Sequence[Span], order: Sequence[int]) -> tuple[list[int], int]:
@@ -316,7 +354,7 @@ def cached_attention(
     scaling: float | None = None,
     dropout: float = 0.0,  # noqa: ARG001
     *,
-    cache_layout: Layout | None = None,
+    cache_layout: AttentionLayout | None = None,
     **options: object,
 ) -> tuple[torch.Tensor, None]:
     """The attention function that transformers calls in every layer.

@@ -20,6 +20,8 @@ class EngineConfig:
         max_step_tokens: tokens one member reads in one step over all sequences.
         kv_tokens: cache of each member in tokens; None derives it from memory.
         deterministic: give every row of a batch the same bits it has alone, where the device can (checked at start).
+        cache: how keys and values lie: ``slabs`` of rows, ``pages``, or ``auto``, which is pages on a GPU and slabs elsewhere.
+        cuda_graphs: record decode steps on a GPU and replay them.
         gpu_memory_fraction: share of the GPU memory free after loading that the caches may take.
         cpu_cache_bytes: memory the caches on the CPU may take together.
         prefix_share: of each cache, what prompts may take that are kept for later ones; requests have precedence.
@@ -28,8 +30,8 @@ class EngineConfig:
         max_draft: tokens guessed ahead in one step at most; fewer, or none, where that is faster.
 
     Raises:
-        ValueError: a limit is out of range, ``speculation`` is none of these, or a step could not hold a chunk or one token of
-            every sequence.
+        ValueError: a limit is out of range, ``cache`` or ``speculation`` is none of its kinds, or a step could not hold a chunk
+            or one token of every sequence.
     """
 
     max_sequences: int = 32
@@ -37,6 +39,8 @@ class EngineConfig:
     max_step_tokens: int = 512
     kv_tokens: int | None = None
     deterministic: bool = False
+    cache: str = "auto"
+    cuda_graphs: bool = True
     gpu_memory_fraction: float = 0.8
     cpu_cache_bytes: int = 2 << 30
     prefix_share: float = 0.25
@@ -47,6 +51,8 @@ class EngineConfig:
         for name in ("max_sequences", "prefill_chunk", "max_step_tokens", "cpu_cache_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.cache not in ("auto", "slabs", "pages"):
+            raise ValueError(f"cache must be auto, slabs or pages, not {self.cache!r}")
         if self.kv_tokens is not None and self.kv_tokens < 64:
             raise ValueError(f"kv_tokens must be at least 64, not {self.kv_tokens}")
         if not 0 < self.gpu_memory_fraction <= 1:

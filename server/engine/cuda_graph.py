@@ -139,9 +139,10 @@ class DecodeGraphs:
         """Whether steps are recorded; False without a recorder and once one has failed."""
         return self._recorder is not None
 
-    def takes(self, rows: Sequence[int]) -> bool:
-        """Whether a step with ``rows[n]`` rows in the n-th lane has a bucket."""
-        return 0 < max(rows) <= self.row_buckets[-1]
+    def takes(self, rows: int, length: int) -> bool:
+        """Whether a step has a bucket in which no lane has more than ``rows`` rows and none attends to more than ``length``
+        tokens."""
+        return 0 < rows <= self.row_buckets[-1] and length <= self.table_widths[-1] * BLOCK
 
     def run(self, lanes: Sequence[Sequence[DecodeRow]]) -> list[torch.Tensor]:
         """Compute one step.
@@ -153,7 +154,7 @@ class DecodeGraphs:
             per lane, [its rows, vocab] logits: views that the next call overwrites.
 
         Raises:
-            ValueError: a lane has more rows than there are buckets for.
+            ValueError: a lane has more rows, or a row a longer context, than there are buckets for.
         """
         counts, width = self._bucket(lanes)
         self._fill(lanes, counts, width)
@@ -173,11 +174,14 @@ class DecodeGraphs:
     def _bucket(self, lanes: Sequence[Sequence[DecodeRow]]) -> tuple[tuple[int, ...], int]:
         """Rows of each lane, the same for all that run, and the width of the tables."""
         most = max(map(len, lanes))
-        if not self.takes([most]):
-            raise ValueError(f"a lane may have 1 to {self.row_buckets[-1]} rows, not {most}")
+        length = max((row.position + 1 for lane in lanes for row in lane), default=0)
+        if not self.takes(most, length):
+            raise ValueError(
+                f"a lane may have 1 to {self.row_buckets[-1]} rows of at most {self.table_widths[-1] * BLOCK} tokens, "
+                f"not {most} of {length}"
+            )
         rows = next(size for size in self.row_buckets if size >= most)
-        blocks = max(row.position for lane in lanes for row in lane) // BLOCK + 1
-        width = next(size for size in self.table_widths if size >= blocks)
+        width = next(size for size in self.table_widths if size * BLOCK >= length)
         return tuple(rows if lane else 0 for lane in lanes), width
 
     def _fill(self, lanes: Sequence[Sequence[DecodeRow]], counts: Sequence[int], width: int) -> None:

@@ -7,8 +7,9 @@ import torch
 
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
+from server.engine.context_cache import ContextCache
 from server.engine.divergence import limit
-from server.engine.kv_cache import BLOCK, capacity_for
+from server.engine.kv_cache import BLOCK
 from server.engine.member import Member
 from server.engine.mix import Contribution, mix_logits
 from server.engine.pace import AdaptivePace, Pace
@@ -61,7 +62,7 @@ class Engine:
         self._steps = 0
         # Longest context of each member in tokens: what the model allows, and what its cache can hold.
         self.max_context = {
-            member.name: min(member.max_length, _longest_row(member.cache.num_blocks)) for member in members
+            member.name: min(member.max_length, _longest_context(member.cache)) for member in members
         }
 
     @property
@@ -393,10 +394,10 @@ class Engine:
                 raise ValueError("prompt_logprobs: the weighted members read different prompts")
 
 
-def _longest_row(blocks: int) -> int:
-    """Tokens of the largest row capacity that ``blocks`` blocks can hold."""
-    length = blocks * BLOCK
-    while capacity_for(length) > blocks * BLOCK:
+def _longest_context(cache: ContextCache) -> int:
+    """Tokens of the longest context that ``cache`` can hold."""
+    length = cache.num_blocks * BLOCK
+    while cache.blocks_for(length) > cache.num_blocks:
         length -= BLOCK
     return length
 

@@ -7,7 +7,8 @@ import torch
 from arm_models.loading import LoadedModel
 from server.engine.attention import stock_attention
 from server.engine.chunk import Chunk
-from server.engine.kv_cache import BLOCK, KVCache
+from server.engine.context_cache import ContextCache
+from server.engine.kv_cache import BLOCK
 from server.engine.runner import Runner
 
 
@@ -18,7 +19,7 @@ class SelfTestError(RuntimeError):
 class Member:
     """One model of the mix with its own cache."""
 
-    def __init__(self, loaded: LoadedModel, cache: KVCache, runner: Runner) -> None:
+    def __init__(self, loaded: LoadedModel, cache: ContextCache, runner: Runner) -> None:
         self.name = loaded.name
         self.loaded = loaded
         self.max_length = loaded.max_length

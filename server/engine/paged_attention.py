@@ -67,10 +67,9 @@ def attend_pages_plainly(
     for first in range(0, tables.shape[1], PAGES_PER_SPLIT):
         outside = place + first * page >= lengths[:, None]
         blocks = tables[:, first : first + PAGES_PER_SPLIT]
-        # What lies behind the length may be anything, not-a-number too: 0 times that is not 0.
         # Contiguous, or a matrix product takes another path for one row than for several.
         k, v = (_gather(side, blocks).float().contiguous() for side in (keys, values))
-        k.masked_fill_(outside[:, None, :, None], 0)
+        # What lies behind the length may be anything, not-a-number too: 0 times that is not 0.
         v.masked_fill_(outside[:, None, :, None], 0)
         scores = (grouped @ k.transpose(2, 3)).masked_fill(outside[:, None, None], -torch.inf)
         higher = torch.maximum(peak, scores.amax(-1, keepdim=True))

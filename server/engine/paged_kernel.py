@@ -5,6 +5,8 @@ bits of a row depend on its own query, pages and length alone: splits and pages 
 its own, and the partial results are added up in the order of the splits.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -147,7 +149,7 @@ def attend(
         DIM=dim,
         DIM_PAD=padded,
         num_warps=4,
-        num_stages=_stages(page * padded * keys.element_size()),
+        num_stages=_stages(query.device, page * padded * keys.element_size()),
     )
     _join_splits[(rows, heads)](
         outputs,
@@ -164,6 +166,10 @@ def attend(
     return result
 
 
-def _stages(tile: int) -> int:
-    """Pages of keys and values in flight at once, so that they fit beside each other in 227 KiB of shared memory."""
-    return 3 if tile <= 16 << 10 else 2 if tile <= 32 << 10 else 1
+def _stages(device: torch.device, tile: int) -> int:
+    """Pages in flight at once: as many as shared memory has room for, ``tile`` bytes each of keys and of values; 3 at most."""
+    if device.type != "cuda":
+        return 1
+    properties: Any = torch.cuda.get_device_properties(device)
+    memory: int = properties.shared_memory_per_block_optin
+    return max(1, min(3, (memory - (16 << 10)) // (2 * tile)))

@@ -7,7 +7,7 @@ Tokens are compared, not hashes of them, and only prompts with the same salt are
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from server.engine.kv_cache import KVCache
+from server.engine.context_cache import ContextCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class PrefixCache:
     Looking one up goes through all of them, comparing a chunk of each: some 0.1 us for every one that begins differently.
     """
 
-    def __init__(self, cache: KVCache, chunk: int, blocks: int) -> None:
+    def __init__(self, cache: ContextCache, chunk: int, blocks: int) -> None:
         self._cache = cache
         self._chunk = chunk
         self._blocks = blocks

@@ -6,9 +6,18 @@ from typing import Protocol
 
 import torch
 
-from server.engine.attention import Layout, Span, lay_out
+from server.engine.attention import AttentionLayout
 from server.engine.chunk import Chunk
-from server.engine.kv_cache import KVCache
+
+
+class Layouts(Protocol):
+    """Says what packed tokens are: :class:`server.engine.attention.SlabLayouts` or
+    :class:`server.engine.paged_layout.PagedLayouts`."""
+
+    def lay_out(
+        self, chunks: Sequence[tuple[int, Chunk]], multiple: int
+    ) -> tuple[AttentionLayout, list[int]]:
+        """The layout of ``chunks``, each with its lane, and for each the index of its first token; padded to a multiple."""
 
 
 class PackedModel(Protocol):
@@ -21,17 +30,16 @@ class PackedModel(Protocol):
         counts: Sequence[int],
         keep: torch.Tensor,
         kept: Sequence[int],
-        layout: Layout,
+        layout: AttentionLayout,
     ) -> torch.Tensor:
         """See :meth:`server.engine.decoder.Decoder.forward`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerLane:
-    """A member of a forward: its name, its cache, and how many tokens it has logits for."""
+    """A member of a forward: its name, and how many tokens it has logits for."""
 
     name: str
-    cache: KVCache
     vocab_size: int
 
 
@@ -42,13 +50,11 @@ class Runner:
         self,
         model: PackedModel,
         lanes: Sequence[RunnerLane],
+        layouts: Layouts,
         device: torch.device,
         row_multiple: int = 1,
-        *,
-        exact: bool = False,
     ) -> None:
-        """``row_multiple``: forwards are padded to a multiple of so many rows; with one lane only. ``exact``: see
-        :func:`server.engine.attention.lay_out`.
+        """``row_multiple``: forwards are padded to a multiple of so many rows; with one lane only.
 
         Raises:
             ValueError: padding is asked for with several lanes.
@@ -57,9 +63,9 @@ class Runner:
             raise ValueError("only the forward of one member can be padded")
         self.model = model
         self.lanes = tuple(lanes)
+        self._layouts = layouts
         self._device = device
         self._row_multiple = row_multiple
-        self._exact = exact
 
     def forward(self, chunks: Mapping[str, Sequence[Chunk]]) -> dict[str, torch.Tensor]:
         """Compute every chunk of every member, fill the caches, and return next-token logits.
@@ -70,14 +76,7 @@ class Runner:
             by member, [Σ chunk.logits, vocab_size] float32 raw logits, in the order of its chunks and their tokens.
         """
         ordered = [(lane, chunk) for lane in range(len(self.lanes)) for chunk in self._chunks(chunks, lane)]
-        spans = [
-            Span(
-                self.lanes[lane].cache.row(chunk.owner), chunk.start, len(chunk.tokens), chunk.is_prompt, lane
-            )
-            for lane, chunk in ordered
-        ]
-        dtype = self.lanes[0].cache.shape.dtype
-        layout, offsets = lay_out(spans, dtype, self._device, multiple=self._row_multiple, exact=self._exact)
+        layout, offsets = self._layouts.lay_out(ordered, self._row_multiple)
         tokens, positions = [0] * layout.tokens, [0] * layout.tokens
         counts, kept = [0] * len(self.lanes), [0] * len(self.lanes)
         wanted: list[int] = []
@@ -102,7 +101,7 @@ class Runner:
         counts: list[int],
         wanted: list[int],
         kept: list[int],
-        layout: Layout,
+        layout: AttentionLayout,
     ) -> torch.Tensor:
         """Logits [len(wanted), vocab] of these packed rows, in the order in which they are wanted."""
         device = self._device

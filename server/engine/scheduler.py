@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
-from server.engine.kv_cache import KVCache, capacity_for
+from server.engine.context_cache import ContextCache
+from server.engine.kv_cache import capacity_for
 from server.engine.prefix_cache import PrefixCache
 from server.engine.sequence import Sequence
 
@@ -36,7 +37,7 @@ class Step:
 class Scheduler:
     """Owns the sequences under way and decides about every cache's rows."""
 
-    def __init__(self, caches: Mapping[str, KVCache], config: EngineConfig) -> None:
+    def __init__(self, caches: Mapping[str, ContextCache], config: EngineConfig) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0

@@ -6,7 +6,7 @@ import torch
 
 from arm_models.errors import CheckpointError
 from arm_models.loading import LoadedModel
-from server.engine.attention import Layout
+from server.engine.attention import AttentionLayout
 
 
 class StockModel:
@@ -31,7 +31,7 @@ class StockModel:
         counts: Sequence[int],  # noqa: ARG002  (one lane has all rows)
         keep: torch.Tensor,
         kept: Sequence[int],  # noqa: ARG002
-        layout: Layout,
+        layout: AttentionLayout,
     ) -> torch.Tensor:
         """As :meth:`server.engine.decoder.Decoder.forward`, with one lane."""
         self._loaded.activate()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from server.engine.attention import Layout
+from server.engine.attention import AttentionLayout
 from server.engine.decoder.adapters import AdapterGroup, Adapters
 from server.engine.decoder.lanes import Lanes
 from server.engine.decoder.weights import ModelWeights
@@ -65,7 +65,7 @@ class Decoder:
         counts: Sequence[int],
         keep: torch.Tensor,
         kept: Sequence[int],
-        layout: Layout,
+        layout: AttentionLayout,
     ) -> torch.Tensor:
         """Run all lanes.
 
@@ -111,10 +111,11 @@ class Decoder:
         """[rows] which model each row goes through; None where there is one only."""
         if len(self.models) == 1:
             return None
-        index = torch.empty(rows, dtype=torch.long)
+        # Filled on the device: a copy from the host could not be part of a CUDA graph.
+        index = torch.empty(rows, dtype=torch.long, device=self.shape.device)
         for model, start, stop in lanes.models:
             index[start:stop] = model
-        return index.to(self.shape.device)
+        return index
 
     def _attend(
         self,
@@ -123,7 +124,7 @@ class Decoder:
         turn: tuple[torch.Tensor, torch.Tensor],
         lanes: Lanes,
         of_row: torch.Tensor | None,
-        layout: Layout,
+        layout: AttentionLayout,
     ) -> torch.Tensor:
         shape = self.shape
         normed = self._norm(hidden, self._norms[layer]["attention"], of_row)

@@ -29,11 +29,17 @@ def family(make_checkpoint: Callable[..., Path]) -> Family:
 
 
 @pytest.fixture
-def make_engine(family: Family) -> MakeEngine:
+def cache() -> str:
+    """How keys and values lie in the engines made here; a test of both ways is parametrised over it."""
+    return "slabs"
+
+
+@pytest.fixture
+def make_engine(family: Family, cache: str) -> MakeEngine:
     """An engine on ``family``, or on another one, with the limits given."""
 
     def make(models: Family = family, pace: Pace | None = None, **limits: Any) -> Engine:
-        config = EngineConfig(**limits)
+        config = EngineConfig(**{"cache": cache, **limits})
         return Engine(build_members(models, config), config, pace=pace)
 
     return make

@@ -137,7 +137,7 @@ def test_a_bucket_is_recorded_once_and_then_python_is_not_asked() -> None:
     assert toy.runs == runs
     made.run([[DecodeRow(1, 6, table)] * 5])
     assert recorder.made == 2
-    made.run([[DecodeRow(1, 17 * BLOCK, [1] * 18)]])
+    made.run([[DecodeRow(1, 17 * BLOCK, [1, 2, 3] * 6)] * 4])
     assert recorder.made == 3
 
 
@@ -178,12 +178,13 @@ def test_when_a_capture_fails_the_forward_runs_itself_and_it_is_said_once(
     assert not made.records
 
 
-@pytest.mark.parametrize("rows", [0, 7])
-def test_a_step_without_a_bucket_is_refused(rows: int) -> None:
+@pytest.mark.parametrize(("rows", "position"), [(0, 0), (7, 0), (1, LONGEST)])
+def test_a_step_without_a_bucket_is_refused(rows: int, position: int) -> None:
     made = graphs(Toy(), None)
-    assert not made.takes([rows])
-    with pytest.raises(ValueError, match="1 to 6 rows"):
-        made.run([[DecodeRow(1, 0, [1])] * rows])
+    assert made.takes(6, LONGEST)
+    assert not made.takes(rows, position + 1)
+    with pytest.raises(ValueError, match="1 to 6 rows of at most 6400 tokens"):
+        made.run([[DecodeRow(1, position, [1])] * rows])
 
 
 def run_all(made: DecodeGraphs, taken: Sequence[list[list[DecodeRow]]]) -> list[torch.Tensor]:

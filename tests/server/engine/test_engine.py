@@ -12,6 +12,8 @@ from server.engine import Engine, SamplingParams, SequenceRequest, TokenOutput
 
 Reference = Callable[[Engine, Mapping[str, Sequence[int]], Mapping[str, float], Sequence[int]], torch.Tensor]
 NAMES = ("base", "helpful", "harmless")
+both_caches = pytest.mark.parametrize("cache", ["slabs", "pages"])
+"""Whatever lies in rows of slabs and in pages alike."""
 
 
 def prompts_of(seed: int, longest: int = 40) -> dict[str, list[int]]:
@@ -46,6 +48,7 @@ def tokens_of(outputs: Sequence[TokenOutput]) -> list[int]:
     return [output.token for output in outputs]
 
 
+@both_caches
 @pytest.mark.parametrize("limits", [{}, {"prefill_chunk": 7, "max_step_tokens": 32}, {"kv_tokens": 256}])
 def test_every_step_draws_from_the_plain_mix(
     make_engine: Callable[..., Engine], reference: Reference, limits: dict[str, int]
@@ -69,8 +72,9 @@ def test_every_step_draws_from_the_plain_mix(
             assert output.logprobs.logprob == pytest.approx(row[output.token].item(), abs=1e-4)
 
 
+@both_caches
 def test_weight_zero_is_bit_equal_to_the_base_alone_and_costs_nothing(
-    make_engine: Callable[..., Engine], family: Family
+    make_engine: Callable[..., Engine], family: Family, cache: str
 ) -> None:
     alone = make_engine(Family(family.base, (), family.eos_ids))
     guided = make_engine()
@@ -87,9 +91,13 @@ def test_weight_zero_is_bit_equal_to_the_base_alone_and_costs_nothing(
         guided.members[name].forward = refuse  # type: ignore[method-assign, assignment]
     assert run(guided, zero) == run(alone, plain)
     for name in idle:
-        assert guided.members[name].cache.allocated_blocks == 0
+        held = guided.members[name].cache
+        assert held.free_blocks == held.num_blocks
+        if cache == "slabs":
+            assert held.allocated_blocks == 0
 
 
+@both_caches
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_a_request_gives_the_same_tokens_alone_and_among_others(
     make_engine: Callable[..., Engine], deterministic: bool
@@ -163,6 +171,7 @@ def test_new_weights_hold_from_the_answered_token_on(
         assert got[at:] == continuation(fresh, one, got[:at], mix)
 
 
+@both_caches
 def test_a_weight_that_returns_to_zero_gives_its_memory_back_at_once(
     make_engine: Callable[..., Engine],
 ) -> None:

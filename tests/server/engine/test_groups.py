@@ -10,6 +10,8 @@ from server.engine import Engine, SamplingParams, SequenceRequest, TokenOutput
 
 PROMPTS = {"base": list(range(20, 70)), "helpful": list(range(40)), "harmless": [7, 8, 9]}
 MIX = {"base": 1.0, "helpful": 0.7, "harmless": -0.3}
+both_caches = pytest.mark.parametrize("cache", ["slabs", "pages"])
+"""Whatever lies in rows of slabs and in pages alike."""
 
 
 def answers(count: int, prompts: dict[str, list[int]] = PROMPTS, **sampling: Any) -> list[SequenceRequest]:
@@ -45,6 +47,7 @@ def test_the_prompt_is_read_once_and_the_answers_differ(make_engine: Callable[..
     assert len({tuple(output.token for output in one) for one in outputs.values()}) == 8
 
 
+@both_caches
 def test_every_answer_is_bit_for_bit_what_it_is_alone(make_engine: Callable[..., Engine]) -> None:
     limits: dict[str, Any] = {"prefill_chunk": 16, "deterministic": True}
     together = make_engine(**limits)
@@ -52,6 +55,7 @@ def test_every_answer_is_bit_for_bit_what_it_is_alone(make_engine: Callable[...,
     assert run(together) == alone(make_engine(**limits), answers(8))
 
 
+@both_caches
 @pytest.mark.parametrize("limits", [{"max_sequences": 3}, {"kv_tokens": 64 * 5}, {"kv_tokens": 64 * 2}])
 def test_without_room_for_all_the_rest_follows_later(
     make_engine: Callable[..., Engine], limits: dict[str, int]

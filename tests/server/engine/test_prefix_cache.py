@@ -14,6 +14,8 @@ from server.engine.prefix_cache import PrefixCache
 SHAPE = KVShape(layers=1, kv_heads=1, head_dim=4, dtype=torch.float32, device=torch.device("cpu"))
 SYSTEM = [5 + number * 7 % 200 for number in range(100)]
 MIX = {"base": 1.0, "helpful": 0.7, "harmless": -0.3}
+both_caches = pytest.mark.parametrize("cache", ["slabs", "pages"])
+"""Whatever lies in rows of slabs and in pages alike."""
 
 
 def request(id: str, question: list[int], *, salt: str = "", **sampling: Any) -> SequenceRequest:
@@ -130,6 +132,7 @@ def test_random_use_finds_what_a_plain_search_does() -> None:
         kept.add(tuple(tokens[: len(tokens) // 4 * 4]))
 
 
+@both_caches
 def test_an_answer_behind_a_kept_prompt_is_bit_for_bit_what_it_is_without(
     make_engine: Callable[..., Engine],
 ) -> None:
@@ -154,6 +157,7 @@ def test_an_answer_behind_a_kept_prompt_is_bit_for_bit_what_it_is_without(
     assert forgetting.stats().prompt_tokens_computed == 4 * 102
 
 
+@both_caches
 def test_a_prompt_is_shared_while_the_first_still_answers(make_engine: Callable[..., Engine]) -> None:
     engine = make_engine(prefill_chunk=16)
     engine.add(request("first", [1], max_tokens=40))
@@ -188,6 +192,7 @@ def test_log_probs_of_a_prompt_are_computed_though_it_is_kept(make_engine: Calla
     assert len(outputs[0].prompt_logprobs) == len(SYSTEM)
 
 
+@both_caches
 @pytest.mark.parametrize("blocks", [6, 9, 14])
 def test_under_memory_pressure_every_answer_is_what_it_is_with_room(
     make_engine: Callable[..., Engine], blocks: int

@@ -21,8 +21,10 @@ from server.engine import (
     release_stock,
 )
 from server.engine.assembly import Forward, forwards
+from server.engine.attention import SlabLayouts
 from server.engine.chunk import Chunk
 from server.engine.decoder import Decoder
+from server.engine.runner import Runner
 from server.engine.stock import StockModel
 
 MakePath = Callable[..., Path]
@@ -270,7 +272,7 @@ def test_padding_is_for_one_member_only(make_checkpoint: MakePath) -> None:
     members = forward.members(dict.fromkeys(("base", "r1", "r2"), 4096))
     runner = members[0].runner
     with pytest.raises(ValueError, match="only the forward of one member"):
-        type(runner)(runner.model, runner.lanes, torch.device("cpu"), 4)
+        Runner(runner.model, runner.lanes, SlabLayouts([], torch.device("cpu")), torch.device("cpu"), 4)
 
 
 def test_deterministic_stacks_give_every_request_the_bits_it_has_alone(make_checkpoint: MakePath) -> None:
