@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.context_cache import ContextCache
-from server.engine.kv_cache import capacity_for
+from server.engine.kv_cache import BLOCK
 from server.engine.prefix_cache import PrefixCache
 from server.engine.sequence import Sequence
 
@@ -104,10 +104,14 @@ class Scheduler:
         return step
 
     def spare(self, sequence: Sequence) -> int:
-        """Tokens that may be guessed behind a sequence's last: what its rows have room for as they are, and fewer than are still
-        to be drawn."""
-        room = [capacity_for(sequence.total(member)) - sequence.total(member) for member in sequence.active]
+        """Tokens that may be guessed behind a sequence's last: what it has room for as it is, and fewer than are still to be
+        drawn."""
+        room = [self._room(member, sequence.total(member)) for member in sequence.active]
         return min(*room, sequence.request.sampling.max_tokens - len(sequence.response) - 1)
+
+    def _room(self, member: str, total: int) -> int:
+        """Tokens that a context of ``total`` tokens can still grow without a block more."""
+        return self._caches[member].blocks_for(total) * BLOCK - total
 
     def _is_decoding(self, sequence: Sequence) -> bool:
         return all(sequence.pending(member) == 1 for member in sequence.active)

@@ -7,15 +7,18 @@ import torch
 
 from server.engine import EngineConfig, SamplingParams, SequenceRequest
 from server.engine.kv_cache import KVCache, KVShape
+from server.engine.paged_cache import PagedKVCache
 from server.engine.scheduler import Scheduler, Step
 from server.engine.sequence import Sequence
 
 SHAPE = KVShape(1, 1, 2, torch.float32, torch.device("cpu"))
 
 
-def scheduler(tokens: int = 64 * 100, **limits: int) -> Scheduler:
+def scheduler(
+    tokens: int = 64 * 100, cache: type[KVCache] | type[PagedKVCache] = KVCache, **limits: int
+) -> Scheduler:
     config = EngineConfig(**{"prefill_chunk": 16, "max_step_tokens": 48, "max_sequences": 8} | limits)
-    return Scheduler({"base": KVCache(SHAPE, tokens), "reward": KVCache(SHAPE, tokens)}, config)
+    return Scheduler({"base": cache(SHAPE, tokens), "reward": cache(SHAPE, tokens)}, config)
 
 
 def sequence(name: str, base: int, reward: int = 0) -> Sequence:
@@ -48,6 +51,17 @@ def test_a_prompt_is_cut_on_the_grid_and_its_last_chunk_draws() -> None:
     assert chunks(step) == {"base": [("a", 32, 3, True)]}
     assert draw(step) == ["a"]
     assert chunks(plan.schedule()) == {"base": [("a", 35, 1, True)]}
+
+
+@pytest.mark.parametrize(("cache", "room"), [(KVCache, 384 - 260), (PagedKVCache, 320 - 260)])
+def test_guesses_stay_within_what_a_sequence_has_reserved(
+    cache: type[KVCache] | type[PagedKVCache], room: int
+) -> None:
+    plan = scheduler(cache=cache)
+    one = sequence("a", 260)
+    plan.add(one)
+    plan.schedule()
+    assert plan.spare(one) == room
 
 
 def test_a_member_waits_with_its_last_chunk_for_the_slowest() -> None:

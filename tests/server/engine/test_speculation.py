@@ -203,10 +203,14 @@ def assert_alike(ours: TokenOutput, plain: TokenOutput) -> None:
         assert ours.report.scale == pytest.approx(plain.report.scale, abs=1e-4)
 
 
-@pytest.mark.parametrize("limits", [{}, {"kv_tokens": 64 * 7}], ids=["room", "short of memory"])
+@pytest.mark.parametrize(
+    "limits",
+    [{}, {"kv_tokens": 64 * 7}, {"kv_tokens": 64 * 7, "cache": "pages"}],
+    ids=["room", "short of memory", "short of pages"],
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_every_answer_is_what_it_is_without(
-    make_engine: MakeEngine, kin: Family, steady: Steady, mode: str, limits: dict[str, int]
+    make_engine: MakeEngine, kin: Family, steady: Steady, mode: str, limits: dict[str, Any]
 ) -> None:
     count = 150 if limits else 400
     asked = groups(requests(count, seed=len(mode)), random.Random(1))
