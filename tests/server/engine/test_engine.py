@@ -88,7 +88,7 @@ def test_weight_zero_is_bit_equal_to_the_base_alone_and_costs_nothing(
         raise AssertionError("a member with weight 0 was run")
 
     for name in idle:
-        guided.members[name].forward = refuse  # type: ignore[method-assign, assignment]
+        guided.members[name].runner.forward = refuse  # type: ignore[method-assign, assignment]
     assert run(guided, zero) == run(alone, plain)
     for name in idle:
         held = guided.members[name].cache
@@ -240,8 +240,9 @@ def test_a_row_that_is_not_finite_ends_alone(make_engine: Callable[..., Engine])
     engine = make_engine()
     healthy, broken = request(1, {"base": 1.0}), request(2, {"base": 1.0, "helpful": 0.5})
     expected = run(make_engine(), [healthy])
-    forward = engine.members["helpful"].forward
-    engine.members["helpful"].forward = lambda chunks: forward(chunks) * float("nan")  # type: ignore[method-assign]
+    runner = engine.members["helpful"].runner
+    forward = runner.forward
+    runner.forward = lambda chunks: {name: part * float("nan") for name, part in forward(chunks).items()}  # type: ignore[method-assign]
     outputs = run(engine, [healthy, broken])
     assert outputs["r1"] == expected["r1"]
     (failed,) = outputs["r2"]
