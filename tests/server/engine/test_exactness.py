@@ -82,12 +82,13 @@ def chi_square_p(observed: Sequence[int], expected: Sequence[float]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("speculation", ["off", "auto"])
+@pytest.mark.parametrize(("speculation", "samples"), [("off", SAMPLES), ("auto", SAMPLES // 8)])
 def test_sampled_responses_have_the_enumerated_probabilities(
     make_engine: Callable[..., Engine],
     tiny_world: Family,
     steady: Callable[..., Pace],
     speculation: str,
+    samples: int,
 ) -> None:
     engine = make_engine(
         tiny_world, steady(3, seed=0), max_sequences=1000, max_step_tokens=8000, speculation=speculation
@@ -96,7 +97,7 @@ def test_sampled_responses_have_the_enumerated_probabilities(
         SequenceRequest(
             str(n), PROMPTS, MIX, SamplingParams(LENGTH, TEMPERATURE, seed=n, stop_token_ids=frozenset({END}))
         )
-        for n in range(SAMPLES)
+        for n in range(samples)
     )
     counts: Counter[tuple[int, ...]] = Counter()
     while batch := list(itertools.islice(requests, 4000)):
@@ -109,9 +110,10 @@ def test_sampled_responses_have_the_enumerated_probabilities(
         expected = probabilities(tables, mix, temperature)
         assert sum(expected.values()) == pytest.approx(1, abs=1e-6)
         assert set(counts) <= set(expected)
-        return chi_square_p([counts[one] for one in expected], [p * SAMPLES for p in expected.values()])
+        return chi_square_p([counts[one] for one in expected], [p * samples for p in expected.values()])
 
     assert p_under(MIX, TEMPERATURE) > 0.001
     assert p_under(MIX | {"harmless": 0.5}, TEMPERATURE) < 1e-9
-    assert p_under({"base": 1.0, "helpful": 0.8 / 1.1, "harmless": -0.5 / 1.1}, TEMPERATURE) < 1e-9
-    assert p_under(MIX, TEMPERATURE * 1.05) < 1e-9
+    if samples == SAMPLES:  # too small differences for fewer
+        assert p_under({"base": 1.0, "helpful": 0.8 / 1.1, "harmless": -0.5 / 1.1}, TEMPERATURE) < 1e-9
+        assert p_under(MIX, TEMPERATURE * 1.05) < 1e-9

@@ -113,7 +113,7 @@ def requests(count: int, seed: int) -> list[SequenceRequest]:
     made = []
     for number in range(count):
         prompt = [rng.choice((7, 8, 9, 10)) for _ in range(rng.randint(3, 60))]
-        sampling: dict[str, Any] = {"max_tokens": rng.randint(1, 24), "seed": number}
+        sampling: dict[str, Any] = {"max_tokens": rng.randint(1, 16), "seed": number}
         sampling["temperature"] = rng.choice((0.0, 0.0, 0.3, 0.7, 1.0, 1.3))
         sampling |= rng.choice(({}, {"top_p": 0.8}, {"top_k": 5}, {"min_p": 0.1}))
         sampling |= rng.choice(
