@@ -17,6 +17,9 @@ row's best can never win, so it needs no noise."""
 TOP_WIDTH = 1024
 """Candidates looked at before a row falls back to sorting its whole vocabulary."""
 
+CACHED_VALUES = 1 << 16
+"""Values of 4 bytes of which a handful of tensors fit into a core's cache."""
+
 _MASK64 = (1 << 64) - 1
 
 
@@ -47,10 +50,9 @@ def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     Returns:
         [rows] int64 tokens.
     """
-    greedy = logits.argmax(-1)
     drawn = [row for row, draw in enumerate(draws) if draw.temperature > 0]
     if not drawn:
-        return greedy
+        return logits.argmax(-1)
     index = torch.tensor(drawn, device=logits.device)
     chosen = [draws[row] for row in drawn]
     picked = logits if len(drawn) == len(draws) else logits[index]
@@ -59,7 +61,8 @@ def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     if cut:
         places = torch.tensor(cut, device=logits.device)
         scaled[places] = truncate(scaled[places], [chosen[row] for row in cut])
-    return greedy.index_copy(0, index, race(scaled, chosen))
+    winners = race(scaled, chosen)
+    return winners if len(drawn) == len(draws) else logits.argmax(-1).index_copy(0, index, winners)
 
 
 def scale(logits: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
@@ -119,8 +122,7 @@ def race(scaled: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     )
     running = scaled > -NOISE_RANGE
     if int(running.sum()) * 8 > scaled.numel():
-        tokens = torch.arange(scaled.shape[1], device=scaled.device)
-        return (scaled + noise(keys[:, :1], keys[:, 1:], tokens[None])).argmax(-1)
+        return _race_of_all(scaled, keys)
     rows, tokens = running.nonzero(as_tuple=True)
     scores = scaled[rows, tokens] + noise(keys[rows, 0], keys[rows, 1], tokens)
     best = scores.new_full((len(draws),), -torch.inf).scatter_reduce_(0, rows, scores, "amax")
@@ -129,26 +131,38 @@ def race(scaled: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     return lowest.scatter_reduce_(0, rows, winners, "amin")
 
 
+def _race_of_all(scaled: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """:func:`race` with noise for every token, a few rows at a time: what is computed in between then stays in a CPU's cache."""
+    tokens = torch.arange(scaled.shape[1], device=scaled.device)[None]
+    rows = max(1, CACHED_VALUES // scaled.shape[1]) if scaled.device.type == "cpu" else scaled.shape[0]
+    winners = [
+        (
+            scaled[start : start + rows]
+            + noise(keys[start : start + rows, :1], keys[start : start + rows, 1:], tokens)
+        ).argmax(-1)
+        for start in range(0, len(scaled), rows)
+    ]
+    return torch.cat(winners)
+
+
 def noise(first: torch.Tensor, second: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Gumbel noise ``−log E`` float32 for each token, E exponential, from two 32-bit keys; shapes broadcast.
 
     Small E decide races, so the uniform behind E is fine-grained near 0: E = −log(1 − u).
     """
     bits = _scramble(tokens.to(torch.int32) * -1640531527 + first.to(torch.int32))
-    bits = _scramble(bits ^ second.to(torch.int32))
-    high, low = (bits >> 8) & 0xFFFFFF, bits & 0xFF
-    uniform = high.to(torch.float32) * 2.0**-24 + (low.to(torch.float32) + 0.5) * 2.0**-32
-    uniform = uniform.clamp_max_(1.0 - 2.0**-24)
-    return torch.log1p(uniform.neg_()).neg_().log_().neg_()
+    bits = _scramble(bits.bitwise_xor_(second.to(torch.int32)))
+    low = (bits & 0xFF).to(torch.float32).add_(0.5).mul_(2.0**-32)
+    high = bits.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF).to(torch.float32)
+    uniform = high.mul_(2.0**-24).add_(low).clamp_max_(1.0 - 2.0**-24)
+    return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
 def _scramble(bits: torch.Tensor) -> torch.Tensor:
-    """The finaliser of MurmurHash3 on int32, shifts made logical by masks; products wrap."""
-    bits = bits ^ ((bits >> 16) & 0xFFFF)
-    bits = bits * -2048144789
-    bits = bits ^ ((bits >> 13) & 0x7FFFF)
-    bits = bits * -1028477387
-    return bits ^ ((bits >> 16) & 0xFFFF)
+    """The finaliser of MurmurHash3 on int32, in place; shifts made logical by masks; products wrap."""
+    bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF)).mul_(-2048144789)
+    bits.bitwise_xor_((bits >> 13).bitwise_and_(0x7FFFF)).mul_(-1028477387)
+    return bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF))
 
 
 def _keys(seed: int, position: int) -> tuple[int, int]:
