@@ -71,7 +71,7 @@ class Decoder:
 
         Args:
             tokens, positions: [rows] int64, lane after lane; ``counts`` rows of each.
-            keep: [n] int64, the rows whose logits are wanted, ascending; ``kept`` of each lane.
+            keep: [n] int64, the rows whose logits are wanted, lane after lane; ``kept`` of each.
             layout: where keys and values go and what each row attends to.
 
         Returns:
@@ -82,12 +82,19 @@ class Decoder:
         turn = self._rotation(positions)
         of_row = self._model_of_row(lanes, len(tokens))
         for layer in range(self.shape.layers):
-            hidden = hidden + self._attend(layer, hidden, turn, lanes, of_row, layout)
+            heads = self._attend(layer, hidden, turn, lanes, of_row, layout)
+            if layer == self.shape.layers - 1:
+                # Keys and values are written: of what is left, only the rows whose logits are wanted.
+                if not len(keep):
+                    return hidden.new_zeros(0, self.models[0].head.out_features)
+                heads, hidden, lanes = (
+                    heads.index_select(0, keep),
+                    hidden.index_select(0, keep),
+                    self.lanes(kept),
+                )
+                of_row = None if of_row is None else of_row.index_select(0, keep)
+            hidden = hidden + self._layer(layer, "out", heads, lanes)
             hidden = hidden + self._mlp(layer, hidden, lanes, of_row)
-        if not len(keep):
-            return hidden.new_zeros(0, self.models[0].head.out_features)
-        hidden, lanes = hidden.index_select(0, keep), self.lanes(kept)
-        of_row = None if of_row is None else of_row.index_select(0, keep)
         hidden = self._norm(hidden, self._last_norm, of_row)
         adapters = self._adapters.head if self._adapters else None
         return self._project(hidden, [model.head for model in self.models], adapters, lanes)
@@ -126,6 +133,7 @@ class Decoder:
         of_row: torch.Tensor | None,
         layout: AttentionLayout,
     ) -> torch.Tensor:
+        """What the heads have attended to, [rows, heads * head_dim]; keys and values of the rows are in the cache then."""
         shape = self.shape
         normed = self._norm(hidden, self._norms[layer]["attention"], of_row)
         heads = self._layer(layer, "qkv", normed, lanes).view(len(hidden), -1, shape.head_dim)
@@ -136,8 +144,7 @@ class Decoder:
         # Not addcmul: whether it rounds once or twice depends on where in the batch a row lies.
         turned = turned * cos + turned.roll(shape.head_dim // 2, -1) * sin
         layout.write(layer, turned[:, shape.heads :], heads[:, shape.heads + shape.kv_heads :])
-        out = layout.attend(layer, turned[:, : shape.heads], shape.scale)
-        return self._layer(layer, "out", out.flatten(1), lanes)
+        return layout.attend(layer, turned[:, : shape.heads], shape.scale).flatten(1)
 
     def _head_norms(self, layer: int, heads: torch.Tensor, of_row: torch.Tensor | None) -> torch.Tensor:
         """Query and key heads, normalised each by its own norm."""
