@@ -73,6 +73,7 @@ class EngineSettings(Section):
     prefix_share: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.25
     speculation: Literal["off", "rewards", "prompt", "auto"] = "off"
     max_draft: Annotated[int, Field(strict=True, ge=1, le=16)] = 4
+    overlap: Annotated[bool, Field(strict=True)] | None = None
 
 
 class HttpSettings(Section):

@@ -9,7 +9,8 @@ class Chunk:
     """Tokens of one context that the member has not computed yet.
 
     ``owner`` names the context in the cache, ``start`` is the position of ``tokens[0]``; next-token logits are wanted behind
-    each of the last ``logits`` tokens.
+    each of the last ``logits`` tokens. A token below 0 is one that only the device knows: ``-1 - row`` is what the step before
+    drew in batch row ``row``.
     """
 
     owner: Hashable

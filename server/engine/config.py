@@ -28,6 +28,8 @@ class EngineConfig:
         speculation: who guesses tokens ahead of the base: nobody ("off"), the weighted rewards ("rewards"), the text so far
             where it repeats itself ("prompt"), or whoever pays best ("auto"). No token changes.
         max_draft: tokens guessed ahead in one step at most; fewer, or none, where that is faster.
+        overlap: begin a step before the tokens of the last one are known to Python, where nothing asks for them, so that a GPU
+            does not wait for it; no token changes. None: where the base is on a GPU. Speculation asks for every token.
 
     Raises:
         ValueError: a limit is out of range, ``cache`` or ``speculation`` is none of its kinds, or a step could not hold a chunk
@@ -46,6 +48,7 @@ class EngineConfig:
     prefix_share: float = 0.25
     speculation: Speculate = "off"
     max_draft: int = 4
+    overlap: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "prefill_chunk", "max_step_tokens", "cpu_cache_bytes"):

@@ -15,6 +15,7 @@ import torch
 
 from server.engine.kv_cache import BLOCK
 from server.engine.paged_cache import SCRATCH
+from server.engine.transfer import fill_in
 
 NARROWEST_TABLE = 16
 """Blocks of the narrowest table; each wider one has four times as many. Kernels skip what lies behind a row's length."""
@@ -24,7 +25,8 @@ _TOKEN, _POSITION, _TABLE = 0, 1, 2
 
 
 class DecodeRow(NamedTuple):
-    """One token of one context: ``table`` has the context's blocks, that of ``position`` among them."""
+    """One token of one context, as a :class:`~server.engine.chunk.Chunk` has them; ``table`` has the context's blocks, that of
+    ``position`` among them."""
 
     token: int
     position: int
@@ -144,11 +146,14 @@ class DecodeGraphs:
         tokens."""
         return 0 < rows <= self.row_buckets[-1] and length <= self.table_widths[-1] * BLOCK
 
-    def run(self, lanes: Sequence[Sequence[DecodeRow]]) -> list[torch.Tensor]:
+    def run(
+        self, lanes: Sequence[Sequence[DecodeRow]], drawn: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Compute one step.
 
         Args:
             lanes: the rows of every lane; none for those that do not run. Must be what :meth:`takes` accepts.
+            drawn: [rows] int64, the tokens of the step before, where rows have some that only the device knows.
 
         Returns:
             per lane, [its rows, vocab] logits: views that the next call overwrites.
@@ -158,6 +163,9 @@ class DecodeGraphs:
         """
         counts, width = self._bucket(lanes)
         self._fill(lanes, counts, width)
+        if drawn is not None:
+            tokens = self._batch(counts, width).tokens
+            tokens.copy_(fill_in(tokens, drawn))
         logits = self._logits(counts, width)
         results, start = [], 0
         for lane, count in zip(lanes, counts, strict=True):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from server.engine.transfer import upload
+
 BISECTIONS = 24
 """Halvings of [0, 1]: the scale is known to 6e-8, about what float32 can tell apart."""
 
@@ -18,7 +20,7 @@ def kl(guided: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
 
 
 def limit(
-    mixed: torch.Tensor, base: torch.Tensor, most: Sequence[float]
+    mixed: torch.Tensor, base: torch.Tensor, most: Sequence[float], *, sync: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pull each row of the mix towards the base until KL(guided ‖ base) is at most ``most`` nats.
 
@@ -27,22 +29,34 @@ def limit(
 
     Args:
         mixed, base: logits [rows, vocab].
+        sync: whether Python may wait for the device, to leave out rows that are within their limit.
 
     Returns:
         The logits [rows, vocab], and s [rows]. Rows that are within their limit come back bit for bit, with s = 1.
     """
-    bounds = torch.tensor(most, dtype=mixed.dtype, device=mixed.device)
-    alone = base.log_softmax(-1)
-    over = (kl(mixed.log_softmax(-1), alone) > bounds).nonzero()[:, 0]
+    bounds = upload(most, mixed.device, mixed.dtype)
+    alone, guided = base.log_softmax(-1), mixed.log_softmax(-1)
+    over = kl(guided, alone) > bounds
+    if not sync:
+        pulled, scales = _pull(guided, alone, bounds)
+        return torch.where(over[:, None], pulled, mixed), torch.where(over, scales, 1.0)
+    places = over.nonzero()[:, 0]
     scales = mixed.new_ones(mixed.shape[0])
-    if not len(over):
+    if not len(places):
         return mixed, scales
+    pulled, scales[places] = _pull(guided[places], alone[places], bounds[places])
+    return mixed.index_copy(0, places, pulled), scales
+
+
+def _pull(
+    guided: torch.Tensor, alone: torch.Tensor, bounds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of log-probs that go beyond their bounds, pulled back as :func:`limit` says, and s."""
     # Log-probs keep the difference small where logits carry a large common shift.
-    start, way = alone[over], mixed[over].log_softmax(-1) - alone[over]
-    low, high = torch.zeros_like(bounds[over]), torch.ones_like(bounds[over])
+    way = guided - alone
+    low, high = torch.zeros_like(bounds), torch.ones_like(bounds)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        fits = kl((start + middle[:, None] * way).log_softmax(-1), start) <= bounds[over]
+        fits = kl((alone + middle[:, None] * way).log_softmax(-1), alone) <= bounds
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-    scales[over] = low
-    return mixed.index_copy(0, over, start + low[:, None] * way), scales
+    return alone + low[:, None] * way, low

@@ -9,16 +9,15 @@ from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.context_cache import ContextCache
 from server.engine.divergence import limit
+from server.engine.drawing import Drawn, Outcome, draw
 from server.engine.kv_cache import BLOCK
 from server.engine.member import Member
 from server.engine.mix import Contribution, mix_logits
 from server.engine.pace import AdaptivePace, Pace
-from server.engine.penalties import adjust
 from server.engine.readout import Readout
-from server.engine.report import token_logprobs, token_reports
-from server.engine.sampler import sample
+from server.engine.report import token_logprobs
 from server.engine.scheduler import Scheduler, Step
-from server.engine.sequence import SamplingParams, SequenceRequest, TokenLogprobs, TokenOutput, TokenReport
+from server.engine.sequence import SamplingParams, SequenceRequest, TokenOutput
 from server.engine.sequence import Sequence as Running
 from server.engine.speculation import Speculation
 
@@ -60,6 +59,10 @@ class Engine:
             list(self.members), members[0].vocab_size, self._scheduler, config, pace or AdaptivePace()
         )
         self._steps = 0
+        device = members[0].loaded.device
+        self._overlap = overlaps(config, device)
+        self._sync = device.type == "cpu"
+        self._unsettled: Drawn | None = None  # what the last step drew, not known to Python yet
         # Longest context of each member in tokens: what the model allows, and what its cache can hold.
         self.max_context = {
             member.name: min(member.max_length, _longest_context(member.cache)) for member in members
@@ -128,27 +131,31 @@ class Engine:
         except KeyError:
             return []
         self._scheduler.remove(sequence)
-        return [TokenOutput(sequence_id, len(sequence.response), -1, "abort")]
+        return [TokenOutput(sequence_id, sequence.known, -1, "abort")]
 
     def fail_all(self, message: str) -> list[TokenOutput]:
         """End every response under way with an error."""
         sequences = self._scheduler.all()
-        return [TokenOutput(one.id, len(one.response), -1, "error", message) for one in sequences]
+        return [TokenOutput(one.id, one.known, -1, "error", message) for one in sequences]
 
     @torch.inference_mode()
     def step(self) -> list[TokenOutput]:
-        """Run one step; the tokens it drew, those of one response in their order."""
+        """Run one step; the tokens that have become known, those of one response in their order.
+
+        These are the step's own; or, where steps overlap and none of its sequences needs to know them, those of the one before.
+        """
         self._speculation.begin()
-        step = self._scheduler.schedule()
-        self._steps += 1
-        readout = Readout(list(self.members))
-        self._speculation.guess(step, readout, self._forward)
-        logits = self._forward(step.chunks)
-        readout.add(step.chunks, logits)
-        self._fork(step)
-        self._read(step, logits)
-        self._keep(step)
-        outputs = self._draw(step, readout)
+        step, readout = self._scheduler.schedule(), Readout(list(self.members))
+        self._steps += bool(step.chunks)
+        self._run(step, readout)
+        drawn = self._draw(step.drawing, step, readout) if step.drawing else None
+        # Not earlier: while Python looks at these the device is at work.
+        before, self._unsettled = self._unsettled, None
+        outputs = self._settle(before)
+        if drawn is not None and self._overlap and all(one.foresees for one in drawn.sequences):
+            self._await(drawn)
+            return outputs
+        outputs += self._tell(drawn, step, readout)
         self._speculation.end(step, len(outputs))
         return outputs
 
@@ -203,10 +210,11 @@ class Engine:
         In the members' order, whoever came first in the plan: a row's sum must not depend on its neighbours.
         """
         logits: dict[str, torch.Tensor] = {}
+        tokens = self._unsettled.tokens if self._unsettled else None
         for runner in self._runners:
             own = {lane.name: chunks[lane.name] for lane in runner.lanes if lane.name in chunks}
             if own:
-                logits |= runner.forward(own)
+                logits |= runner.forward(own, tokens)
         return {name: logits[name] for name in self.members if name in logits}
 
     def _fork(self, step: Step) -> None:
@@ -242,69 +250,49 @@ class Engine:
         for follower, leader in step.forks.items():
             self._scheduler.get(follower).prompt_logprobs = leader.prompt_logprobs
 
-    def _draw(self, step: Step, readout: Readout) -> list[TokenOutput]:
-        """A token of every drawing sequence; then, of those for which it had been guessed, the next; and so on."""
-        outputs: list[TokenOutput] = []
-        drawing = step.drawing
-        while drawing:
-            parts = readout.parts(drawing, step.forks)
-            mixed = mix_logits(list(parts.values()), len(drawing))
-            mixed, scales = _limited(drawing, mixed, parts)
-            outputs += self._emit(drawing, mixed, parts, scales)
-            drawing = [one for one in drawing if one.drafting.goes_on]
+    def _run(self, step: Step, readout: Readout) -> None:
+        """Everything of a step that comes before its tokens."""
+        self._speculation.guess(step, readout, self._forward)
+        logits = self._forward(step.chunks)
+        readout.add(step.chunks, logits)
+        self._fork(step)
+        self._read(step, logits)
+        self._keep(step)
+
+    def _draw(self, drawing: list[Running], step: Step, readout: Readout) -> Drawn:
+        """A token of each of ``drawing``."""
+        return draw(drawing, readout.parts(drawing, step.forks), sync=self._sync)
+
+    def _settle(self, drawn: Drawn | None) -> list[TokenOutput]:
+        """Tell what was drawn; a response that has ended since has no part in it."""
+        if drawn is None:
+            return []
+        outputs = []
+        for sequence, outcome in zip(drawn.sequences, drawn.outcomes(), strict=True):
+            if self._scheduler.holds(sequence):
+                sequence.settle()
+                outputs.append(self._advance(sequence, outcome))
         return outputs
 
-    def _emit(
-        self,
-        drawing: list[Running],
-        mixed: torch.Tensor,
-        parts: Mapping[str, Contribution],
-        scales: Mapping[int, float],
-    ) -> list[TokenOutput]:
-        """Draw, append, report, and retire what has ended."""
-        faults = _faults(mixed)
-        if faults:
-            # A row of NaN must not reach the sampler; the sequence ends with an error, its neighbours go on.
-            mixed = mixed.index_fill(0, torch.tensor(list(faults), device=mixed.device), 0.0)
-        adjusted = self._adjusted(drawing, mixed, faults)
-        draws = [sequence.request.sampling.draw(sequence.position) for sequence in drawing]
-        tokens = sample(adjusted, draws).tolist()
-        logprobs = _logprobs(drawing, mixed, tokens)
-        reports = _reports(drawing, mixed, parts, tokens, scales)
-        return [
-            self._advance(sequence, tokens[row], logprobs.get(row), reports.get(row), faults.get(row))
-            for row, sequence in enumerate(drawing)
-        ]
+    def _tell(self, drawn: Drawn | None, step: Step, readout: Readout) -> list[TokenOutput]:
+        """What was drawn; then, of those for which it had been guessed, the next token; and so on."""
+        outputs: list[TokenOutput] = []
+        while drawn is not None:
+            outputs += self._settle(drawn)
+            drawing = [one for one in drawn.sequences if one.drafting.goes_on]
+            drawn = self._draw(drawing, step, readout) if drawing else None
+        return outputs
 
-    def _adjusted(self, drawing: list[Running], mixed: torch.Tensor, faults: dict[int, str]) -> torch.Tensor:
-        """The logits that are drawn from; ``mixed`` stays as it is. Rows on which nothing can be drawn join ``faults``."""
-        changed = [row for row, sequence in enumerate(drawing) if sequence.adjusts and row not in faults]
-        if not changed:
-            return mixed
-        logits = mixed.clone()
-        for row in changed:
-            sequence = drawing[row]
-            sampling = sequence.request.sampling
-            try:
-                allowed = sequence.matcher.allowed() if sequence.matcher else None
-            except Exception as error:  # whatever a grammar trips over is this response's alone
-                faults[row] = f"the grammar failed: {error}"
-                continue
-            adjust(logits[row], sampling, len(sequence.response), sequence.history, allowed)
-            if not bool(torch.isfinite(logits[row].amax())):
-                faults[row] = "no token is allowed"
-                logits[row] = 0.0
-        return logits
+    def _await(self, drawn: Drawn) -> None:
+        """Go on without knowing what was drawn."""
+        for row, sequence in enumerate(drawn.sequences):
+            if self._scheduler.holds(sequence):
+                sequence.await_token(row)
+        self._unsettled = drawn
 
-    def _advance(
-        self,
-        sequence: Running,
-        token: int,
-        logprobs: TokenLogprobs | None,
-        report: TokenReport | None,
-        fault: str | None,
-    ) -> TokenOutput:
-        index = len(sequence.response)
+    def _advance(self, sequence: Running, outcome: Outcome) -> TokenOutput:
+        """Append, report, and retire what has ended."""
+        index, fault = len(sequence.response), outcome.fault
         prompt = None
         if index == 0 and sequence.request.sampling.prompt_logprobs is not None:
             prompt = tuple(sequence.prompt_logprobs)
@@ -320,7 +308,7 @@ class Engine:
             )
         if fault is None:
             try:
-                sequence.append(token)
+                sequence.append(outcome.token)
             except Exception as error:
                 fault = f"the grammar failed: {error}"
         if fault is not None:
@@ -335,12 +323,12 @@ class Engine:
         return TokenOutput(
             sequence.id,
             index,
-            token,
+            outcome.token,
             reason,
             None,
-            logprobs,
+            outcome.logprobs,
             prompt,
-            report,
+            outcome.report,
             sequence.cached_tokens,
             drafting.accepted,
             drafting.rejected,
@@ -394,6 +382,12 @@ class Engine:
                 raise ValueError("prompt_logprobs: the weighted members read different prompts")
 
 
+def overlaps(config: EngineConfig, device: torch.device) -> bool:
+    """Whether steps overlap where the base is on ``device``."""
+    asked = device.type == "cuda" if config.overlap is None else config.overlap
+    return asked and config.speculation == "off"
+
+
 def _longest_context(cache: ContextCache) -> int:
     """Tokens of the longest context that ``cache`` can hold."""
     length = cache.num_blocks * BLOCK
@@ -422,64 +416,3 @@ def prompt_contributions(
                 weights = [sequence.mix[name]] * len(tokens)
                 parts[name] = Contribution(rows, range(len(tokens)), weights)
     return parts, tokens
-
-
-def _faults(mixed: torch.Tensor) -> dict[int, str]:
-    """Rows that no token can be drawn from, with the reason."""
-    sound = torch.isfinite(mixed.amax(-1)).tolist()
-    message = "the mixed distribution is not finite: a model overflowed or a weight is too large"
-    return {row: message for row, fine in enumerate(sound) if not fine}
-
-
-def _logprobs(drawing: list[Running], mixed: torch.Tensor, tokens: list[int]) -> dict[int, TokenLogprobs]:
-    """Log-probs for the rows that asked for them."""
-    asked = {row: one.request.sampling.logprobs for row, one in enumerate(drawing)}
-    counts = {row: count for row, count in asked.items() if count is not None}
-    if not counts:
-        return {}
-    rows = list(counts)
-    reports = token_logprobs(mixed[rows], [tokens[row] for row in rows], list(counts.values()))
-    return dict(zip(rows, reports, strict=True))
-
-
-def _reports(
-    drawing: list[Running],
-    mixed: torch.Tensor,
-    parts: Mapping[str, Contribution],
-    tokens: list[int],
-    scales: Mapping[int, float],
-) -> dict[int, TokenReport]:
-    """What guidance did, for the rows that asked for it."""
-    rows = [row for row, sequence in enumerate(drawing) if sequence.request.report]
-    if not rows:
-        return {}
-    alone = _base_rows(parts, rows).to(mixed.device)
-    rewards = list(parts)[1:]
-    places = {name: {row: place for place, row in enumerate(parts[name].rows)} for name in rewards}
-    weighted = [
-        {name: parts[name].logits[places[name][row]] for name in rewards if row in places[name]}
-        for row in rows
-    ]
-    chosen, left = [tokens[row] for row in rows], [scales.get(row, 1.0) for row in rows]
-    return dict(zip(rows, token_reports(mixed[rows], alone, weighted, chosen, left), strict=True))
-
-
-def _limited(
-    drawing: list[Running], mixed: torch.Tensor, parts: Mapping[str, Contribution]
-) -> tuple[torch.Tensor, dict[int, float]]:
-    """The mix with the rows that have a ``max_kl`` kept within it, and what was left of their weights."""
-    limits = {row: one.request.max_kl for row, one in enumerate(drawing)}
-    most = {row: bound for row, bound in limits.items() if bound is not None}
-    if not most:
-        return mixed, {}
-    rows = list(most)
-    kept, scales = limit(mixed[rows], _base_rows(parts, rows).to(mixed.device), list(most.values()))
-    index = torch.tensor(rows, device=mixed.device)
-    return mixed.index_copy(0, index, kept), dict(zip(rows, scales.tolist(), strict=True))
-
-
-def _base_rows(parts: Mapping[str, Contribution], rows: Sequence[int]) -> torch.Tensor:
-    """The base's logits [len(rows), vocab] for these batch rows; it is the first part."""
-    base = next(iter(parts.values()))
-    places = {row: place for place, row in enumerate(base.rows)}
-    return base.logits[[places[row] for row in rows]]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from server.engine.transfer import upload
+
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
@@ -35,10 +37,10 @@ def mix_logits(contributions: Sequence[Contribution], rows: int) -> torch.Tensor
         rest = list(contributions)
     for part in rest:
         weighted = part.logits * _column(part.weights, part.logits.device)
-        index = torch.tensor(list(part.rows), device=mixed.device)
+        index = upload(list(part.rows), mixed.device, torch.long)
         mixed = mixed.index_add(0, index, weighted.to(mixed.device))
     return mixed
 
 
 def _column(weights: Sequence[float], device: torch.device) -> torch.Tensor:
-    return torch.tensor(list(weights), dtype=torch.float32, device=device)[:, None]
+    return upload(list(weights), device, torch.float32)[:, None]

@@ -13,6 +13,7 @@ from server.engine.chunk import Chunk
 from server.engine.kv_cache import BLOCK
 from server.engine.paged_attention import attend_chunk, attend_pages
 from server.engine.paged_cache import SCRATCH, PagedKVCache, PageStore
+from server.engine.transfer import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class PagedLayouts:
             tokens=len(slots),
             padding=padding,
             store=self.store,
-            slots=torch.tensor(slots, device=self._device),
+            slots=self._tensor(slots, torch.int64),
             singles=None if len(singles) == len(slots) else self._tensor(singles, torch.int64),
             tables=self._tables(rows),
             lengths=self._tensor([length for _, length in rows], torch.int32),
@@ -132,4 +133,4 @@ class PagedLayouts:
         return self._tensor(filled, torch.int32).view(len(rows), width)
 
     def _tensor(self, values: Sequence[int] | Sequence[list[int]], dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype, device=self._device)
+        return upload(values, self._device, dtype)

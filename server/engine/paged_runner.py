@@ -9,6 +9,7 @@ from server.engine.cuda_graph import DecodeBatch, DecodeGraphs, DecodeRow, Recor
 from server.engine.paged_cache import PagedKVCache
 from server.engine.paged_layout import PagedLayout, PagedLayouts
 from server.engine.runner import PackedModel, Runner, RunnerLane
+from server.engine.transfer import upload
 
 
 class PagedRunner(Runner):
@@ -50,12 +51,14 @@ class PagedRunner(Runner):
         if self._graphs is not None:
             self._graphs.warm_up()
 
-    def forward(self, chunks: Mapping[str, Sequence[Chunk]]) -> dict[str, torch.Tensor]:
+    def forward(
+        self, chunks: Mapping[str, Sequence[Chunk]], drawn: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """As :meth:`Runner.forward`."""
         lanes = [chunks.get(lane.name, ()) for lane in self.lanes]
         if self._graphs is None or not _decodes(lanes, self._graphs):
-            return super().forward(chunks)
-        results = self._graphs.run([self._rows(index, lane) for index, lane in enumerate(lanes)])
+            return super().forward(chunks, drawn)
+        results = self._graphs.run([self._rows(index, lane) for index, lane in enumerate(lanes)], drawn)
         # A copy: the next step writes its logits where these are.
         return {
             lane.name: _wanted(part, logits)[:, : lane.vocab_size].to(torch.float32, copy=True)
@@ -105,4 +108,4 @@ def _wanted(chunks: Sequence[Chunk], logits: torch.Tensor) -> torch.Tensor:
         wanted.extend(range(end - chunk.logits, end))
     if len(wanted) == len(logits):
         return logits
-    return logits.index_select(0, torch.tensor(wanted, dtype=torch.long, device=logits.device))
+    return logits.index_select(0, upload(wanted, logits.device, torch.long))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from server.engine.transfer import upload
+
 if TYPE_CHECKING:
     from server.engine.sequence import SamplingParams
 
@@ -55,17 +57,15 @@ def adjust(
         allowed: [vocab] bool of the grammar; other tokens get -inf.
     """
     if sampling.logit_bias:
-        tokens = torch.tensor(list(sampling.logit_bias), device=logits.device)
-        logits[tokens] += torch.tensor(
-            list(sampling.logit_bias.values()), dtype=logits.dtype, device=logits.device
-        )
+        tokens = upload(list(sampling.logit_bias), logits.device, torch.long)
+        logits[tokens] += upload(list(sampling.logit_bias.values()), logits.device, logits.dtype)
     if allowed is not None:
         logits.masked_fill_(~allowed.to(logits.device), -torch.inf)
     if drawn < sampling.min_tokens and sampling.stop_token_ids:
-        stops = torch.tensor(sorted(sampling.stop_token_ids), device=logits.device)
+        stops = upload(sorted(sampling.stop_token_ids), logits.device, torch.long)
         kept = logits[stops]
-        logits[stops] = -torch.inf
-        if bool((logits == -torch.inf).all()):
-            logits[stops] = kept
+        logits.index_fill_(0, stops, -torch.inf)
+        # Decided where the logits are, since Python would have to wait for them.
+        logits[stops] = torch.where((logits == -torch.inf).all(), kept, -torch.inf)
     if history is not None:
         history.penalize(logits, sampling)

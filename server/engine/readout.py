@@ -7,6 +7,7 @@ import torch
 from server.engine.chunk import Chunk
 from server.engine.mix import Contribution
 from server.engine.sequence import Sequence as Running
+from server.engine.transfer import upload
 
 _Place = tuple[torch.Tensor, int]
 
@@ -67,4 +68,6 @@ def _gather(places: Sequence[_Place]) -> torch.Tensor:
     if any(rows is not first for rows, _ in places):
         return torch.stack([rows[place] for rows, place in places])
     chosen = [place for _, place in places]
-    return first if chosen == list(range(len(first))) else first[chosen]
+    if chosen == list(range(len(first))):
+        return first
+    return first.index_select(0, upload(chosen, first.device, torch.long))

@@ -8,6 +8,7 @@ import torch
 
 from server.engine.attention import AttentionLayout
 from server.engine.chunk import Chunk
+from server.engine.transfer import fill_in, upload
 
 
 class Layouts(Protocol):
@@ -67,10 +68,13 @@ class Runner:
         self._device = device
         self._row_multiple = row_multiple
 
-    def forward(self, chunks: Mapping[str, Sequence[Chunk]]) -> dict[str, torch.Tensor]:
+    def forward(
+        self, chunks: Mapping[str, Sequence[Chunk]], drawn: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """Compute every chunk of every member, fill the caches, and return next-token logits.
 
         Every chunk's context must have room reserved in its member's cache; ``chunks`` names lanes of this runner only.
+        ``drawn`` [rows] int64: the tokens of the step before, where chunks have some that only the device knows.
 
         Returns:
             by member, [Σ chunk.logits, vocab_size] float32 raw logits, in the order of its chunks and their tokens.
@@ -88,7 +92,8 @@ class Runner:
             counts[lane] += len(chunk.tokens)
             kept[lane] += chunk.logits
         counts[-1] += layout.padding
-        logits = self._run(tokens, positions, counts, wanted, kept, layout)
+        known = fill_in(upload(tokens, self._device, torch.long), drawn)
+        logits = self._run(known, positions, counts, wanted, kept, layout)
         return self._by_member(chunks, logits, kept)
 
     def _chunks(self, chunks: Mapping[str, Sequence[Chunk]], lane: int) -> Sequence[Chunk]:
@@ -96,7 +101,7 @@ class Runner:
 
     def _run(
         self,
-        tokens: list[int],
+        tokens: torch.Tensor,
         positions: list[int],
         counts: list[int],
         wanted: list[int],
@@ -109,10 +114,10 @@ class Runner:
         keep = wanted + wanted[-1:] * padding
         kept = [*kept[:-1], kept[-1] + padding]
         logits = self.model.forward(
-            torch.tensor(tokens, device=device),
-            torch.tensor(positions, device=device),
+            tokens,
+            upload(positions, device, torch.long),
             counts,
-            torch.tensor(keep, dtype=torch.long, device=device),
+            upload(keep, device, torch.long),
             kept,
             layout,
         )

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
+
+from server.engine.transfer import upload
 
 NOISE_RANGE = 26.0
 """More than the largest difference of two noises (−log E spans 25.7): a token whose scaled logit lies further below the
@@ -40,88 +43,116 @@ class Draw:
         return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
 
 
-def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+def sample(logits: torch.Tensor, draws: Sequence[Draw], *, sync: bool | None = None) -> torch.Tensor:
     """Draw one token per row.
 
     Args:
         logits: [rows, vocab] float32, finite maximum in every row; -inf forbids a token.
         draws: one per row; temperature 0 takes the arg max.
+        sync: whether Python may look at numbers on the device to save it work; unless told, where the device is the CPU.
+            The tokens are the same.
 
     Returns:
         [rows] int64 tokens.
     """
+    sync = logits.device.type == "cpu" if sync is None else sync
     drawn = [row for row, draw in enumerate(draws) if draw.temperature > 0]
     if not drawn:
         return logits.argmax(-1)
-    index = torch.tensor(drawn, device=logits.device)
+    index = upload(drawn, logits.device, torch.long)
     chosen = [draws[row] for row in drawn]
-    picked = logits if len(drawn) == len(draws) else logits[index]
+    picked = logits if len(drawn) == len(draws) else logits.index_select(0, index)
     scaled = scale(picked, [draw.temperature for draw in chosen])
     cut = [row for row, draw in enumerate(chosen) if draw.truncates]
     if cut:
-        places = torch.tensor(cut, device=logits.device)
-        scaled[places] = truncate(scaled[places], [chosen[row] for row in cut])
-    winners = race(scaled, chosen)
+        places = upload(cut, logits.device, torch.long)
+        shortened = truncate(scaled.index_select(0, places), [chosen[row] for row in cut], sync=sync)
+        scaled.index_copy_(0, places, shortened)
+    winners = race(scaled, chosen, sync=sync)
     return winners if len(drawn) == len(draws) else logits.argmax(-1).index_copy(0, index, winners)
 
 
 def scale(logits: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
     """``(z − max z) / T`` per row [rows, vocab]: at most 0, and 0 for the best token, however small T is."""
-    column = torch.tensor(temperatures, dtype=torch.float64, device=logits.device)[:, None]
+    column = upload(temperatures, logits.device, torch.float64)[:, None]
     shifted = logits - logits.amax(-1, keepdim=True)
-    if bool((column >= 1e-3).all()):
+    if min(temperatures) >= 1e-3:
         return shifted / column.float()
     return (shifted.double() / column).float()
 
 
-def truncate(scaled: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+def truncate(scaled: torch.Tensor, draws: Sequence[Draw], *, sync: bool = True) -> torch.Tensor:
     """Forbid (-inf) what min_p, top_k and top_p remove from ``scaled`` [rows, vocab], row by row.
 
     top_k keeps the k best of what min_p left; top_p keeps the smallest set of the best whose share of what top_k left
-    reaches p. The best token always stays.
+    reaches p. The best token always stays. ``sync``: as for :func:`sample`.
     """
     vocab = scaled.shape[1]
-    kept, complete = _truncate_top(scaled, draws, min(vocab, TOP_WIDTH))
-    missing = [row for row, done in enumerate(complete) if not done]
+    width = min(vocab, TOP_WIDTH)
+    if not sync:
+        return _truncate_sorted(scaled, draws, width)
+    values, tokens = scaled.topk(width, dim=-1)
+    keep, complete = _keep(scaled, values, draws)
+    kept = _only(scaled, values, tokens, keep)
+    missing = [row for row, done in enumerate(complete.tolist()) if not done]
     if missing:
-        places = torch.tensor(missing, device=scaled.device)
-        kept[places] = _truncate_top(scaled[places], [draws[row] for row in missing], vocab)[0]
+        places = upload(missing, scaled.device, torch.long)
+        kept[places] = _truncate_sorted(scaled[places], [draws[row] for row in missing], vocab)
     return kept
 
 
-def _truncate_top(scaled: torch.Tensor, draws: Sequence[Draw], width: int) -> tuple[torch.Tensor, list[bool]]:
-    """Truncation that looks at the ``width`` best tokens of a row only, and which rows that was enough for."""
-    device, vocab = scaled.device, scaled.shape[1]
-    values, tokens = scaled.topk(width, dim=-1)
-    top_k = torch.tensor([draw.top_k if 0 < draw.top_k < vocab else vocab for draw in draws], device=device)
-    top_p = torch.tensor([draw.top_p for draw in draws], device=device)
-    min_p = torch.tensor([draw.min_p for draw in draws], device=device)
+def _truncate_sorted(scaled: torch.Tensor, draws: Sequence[Draw], width: int) -> torch.Tensor:
+    """Truncation by the order of the whole vocabulary; from the best ``width`` tokens alone where those are enough, so that
+    sums are rounded alike whoever asks."""
+    values, tokens = scaled.sort(dim=-1, descending=True, stable=True)
+    keep, _ = _keep(scaled, values, draws)
+    if width < scaled.shape[1]:
+        among_best, complete = _keep(scaled, values[:, :width], draws)
+        padded = pad(among_best, (0, scaled.shape[1] - width))
+        keep = torch.where(complete[:, None], padded, keep)
+    return _only(scaled, values, tokens, keep)
+
+
+def _keep(
+    scaled: torch.Tensor, values: torch.Tensor, draws: Sequence[Draw]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which of the best ``values`` [rows, width] of ``scaled`` stay, and for which rows there were enough of them."""
+    device, vocab, width = scaled.device, scaled.shape[1], values.shape[1]
+    most = [draw.top_k if 0 < draw.top_k < vocab else vocab for draw in draws]
+    top_k = upload(most, device, torch.long)
+    top_p = upload([draw.top_p for draw in draws], device, torch.float32)
     # The best token's scaled logit is 0, so p ≥ min_p · p_max reads z ≥ log(min_p).
-    floor = min_p.log()[:, None]
+    floor = upload([draw.min_p for draw in draws], device, torch.float32).log()[:, None]
     allowed = values >= floor
     allowed[:, 0] = True
     allowed &= torch.arange(width, device=device) < top_k[:, None]
     everything = torch.where(scaled >= floor, scaled, -torch.inf).logsumexp(-1, keepdim=True)
     among_top = torch.where(allowed, values, -torch.inf)
-    total = torch.where((top_k > width)[:, None], everything, among_top.logsumexp(-1, keepdim=True))
+    total = torch.where((top_k == vocab)[:, None], everything, among_top.logsumexp(-1, keepdim=True))
     share = (among_top - total).exp()
     before = share.cumsum(-1) - share
     nucleus = (before < top_p[:, None]) | (top_p >= 1.0)[:, None]
     nucleus[:, 0] = True
     keep = allowed & nucleus
-    # The last candidate kept means there may be more behind it.
-    complete = [width == vocab or not more for more in keep[:, -1].tolist()]
-    source = torch.where(keep, values, -torch.inf)
-    return torch.full_like(scaled, -torch.inf).scatter_(1, tokens, source), complete
+    if width == vocab:
+        return keep, torch.ones_like(keep[:, 0])
+    # The last one kept means there may be more behind it; so does a k that goes beyond it, which shares are of.
+    return keep, ~keep[:, -1] & ((top_k <= width) | (top_k == vocab))
 
 
-def race(scaled: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
-    """The winner of each row's exponential race [rows] int64; ``scaled`` [rows, vocab] has its maximum at 0."""
-    keys = torch.tensor([_keys(draw.seed, draw.position) for draw in draws], dtype=torch.int64).to(
-        scaled.device
-    )
+def _only(
+    scaled: torch.Tensor, values: torch.Tensor, tokens: torch.Tensor, keep: torch.Tensor
+) -> torch.Tensor:
+    """``scaled`` with -inf for all but those of the best ``tokens``, and their ``values``, that stay."""
+    return torch.full_like(scaled, -torch.inf).scatter_(1, tokens, torch.where(keep, values, -torch.inf))
+
+
+def race(scaled: torch.Tensor, draws: Sequence[Draw], *, sync: bool = True) -> torch.Tensor:
+    """The winner of each row's exponential race [rows] int64; ``scaled`` [rows, vocab] has its maximum at 0. ``sync``: as for
+    :func:`sample`; then there is noise only where probability is."""
+    keys = upload([_keys(draw.seed, draw.position) for draw in draws], scaled.device, torch.long)
     running = scaled > -NOISE_RANGE
-    if int(running.sum()) * 8 > scaled.numel():
+    if not sync or int(running.sum()) * 8 > scaled.numel():
         return _race_of_all(scaled, keys)
     rows, tokens = running.nonzero(as_tuple=True)
     scores = scaled[rows, tokens] + noise(keys[rows, 0], keys[rows, 1], tokens)

@@ -62,6 +62,10 @@ class Scheduler:
         """The sequence under way with this id. Raises ``KeyError``."""
         return self._sequences[sequence_id]
 
+    def holds(self, sequence: Sequence) -> bool:
+        """Whether this very sequence is under way."""
+        return self._sequences.get(sequence.id) is sequence
+
     def all(self) -> list[Sequence]:
         """Every sequence under way, running or waiting."""
         return list(self._sequences.values())
@@ -99,7 +103,8 @@ class Scheduler:
         step = Step()
         left = dict.fromkeys(self._caches, self._config.max_step_tokens)
         # Those that need one token only go first, so that long prompts never keep them from drawing.
-        for sequence in sorted(self.running, key=lambda one: not self._is_decoding(one)):
+        going_on = [one for one in self.running if not one.full]
+        for sequence in sorted(going_on, key=lambda one: not self._is_decoding(one)):
             self._plan(sequence, left, step)
         return step
 
@@ -119,7 +124,7 @@ class Scheduler:
     def _reserve_running(self) -> None:
         """Room for every running sequence's next chunks, oldest first."""
         for sequence in list(self.running):
-            while sequence in self.running and not self._reserve(sequence):
+            while sequence in self.running and not sequence.full and not self._reserve(sequence):
                 self._preempt(self.running[-1])
 
     def _reserve(self, sequence: Sequence) -> bool:
@@ -146,7 +151,7 @@ class Scheduler:
         for sequence in list(self.waiting):
             if len(self.running) >= self._config.max_sequences:
                 return
-            if self._held(sequence):
+            if self._held(sequence) or sequence.full:
                 continue
             more = 1 if sequence.request.sampling.max_tokens else 0
             needs = {member: sequence.total(member) + more for member in sequence.active}

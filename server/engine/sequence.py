@@ -191,6 +191,7 @@ class Sequence:
     """State of one response; owned by the scheduler's thread.
 
     ``group``: the sequences that read the same prompts, this one among them, in the order in which they came.
+    ``response``: its last token may be one that only the device knows yet (see :class:`~server.engine.chunk.Chunk`).
     ``prompt_logprobs``: of the prompt tokens read so far, where they are asked for. ``cached_tokens``: see :class:`TokenOutput`.
     """
 
@@ -259,6 +260,35 @@ class Sequence:
         sampling = self.request.sampling
         waits = len(self.response) < sampling.min_tokens
         return bool(sampling.logit_bias) or waits or sampling.penalizes or self.matcher is not None
+
+    @property
+    def foresees(self) -> bool:
+        """Whether the next token can be drawn by who does not know which this one is: no mask and no penalty follows from it."""
+        return self.matcher is None and self.history is None
+
+    @property
+    def awaits(self) -> bool:
+        """Whether its last token is one that only the device knows yet."""
+        return bool(self.response) and self.response[-1] < 0
+
+    @property
+    def known(self) -> int:
+        """Tokens of the response that are known."""
+        return len(self.response) - self.awaits
+
+    @property
+    def full(self) -> bool:
+        """Whether it ends with the token that it awaits, whichever that is."""
+        return self.awaits and len(self.response) >= self.request.sampling.max_tokens
+
+    def await_token(self, row: int) -> None:
+        """Go on behind the token drawn in batch row ``row``, whichever it is."""
+        self.response.append(-1 - row)
+
+    def settle(self) -> None:
+        """The token it awaits, if any, is known: it is to be appended."""
+        if self.awaits:
+            self.response.pop()
 
     def append(self, token: int) -> None:
         """Go on behind a token that was drawn.

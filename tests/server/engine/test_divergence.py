@@ -8,6 +8,7 @@ import torch
 
 from server.engine import Engine, SamplingParams, SequenceRequest, TokenOutput
 from server.engine.divergence import kl, limit
+from tests.server.engine.no_sync import NoSync
 
 PROMPTS = {"base": [1, 2, 3], "helpful": [4, 5], "harmless": [6]}
 
@@ -45,6 +46,17 @@ def test_the_largest_scale_that_holds_is_found_and_rows_within_come_back_as_they
             expected = base[row] + scales[row] * (mixed[row] - base[row])
             torch.testing.assert_close(kept[row].softmax(-1), expected.softmax(-1), rtol=0, atol=1e-5)
     assert scales[:2].tolist() == [1.0, 1.0] and (scales[2:] < 1.0).all()
+
+
+def test_who_does_not_wait_for_the_device_scales_alike() -> None:
+    base = rows(2)
+    mixed = base + torch.tensor([0.0, 0.1, 1.0, 3.0, 10.0, -5.0])[:, None] * rows(3) + 40.0
+    bounds = [0.5, 0.5, 0.5, 0.1, 2.0, 0.0]
+    with NoSync():
+        kept, scales = limit(mixed, base, bounds, sync=False)
+    waited, their_scales = limit(mixed, base, bounds)
+    assert torch.equal(kept, waited)
+    assert torch.equal(scales, their_scales)
 
 
 def run(engine: Engine, *requests: SequenceRequest) -> dict[str, list[TokenOutput]]:

@@ -242,7 +242,7 @@ def test_a_row_that_is_not_finite_ends_alone(make_engine: Callable[..., Engine])
     expected = run(make_engine(), [healthy])
     runner = engine.members["helpful"].runner
     forward = runner.forward
-    runner.forward = lambda chunks: {name: part * float("nan") for name, part in forward(chunks).items()}  # type: ignore[method-assign]
+    runner.forward = lambda *args: {name: part * float("nan") for name, part in forward(*args).items()}  # type: ignore[method-assign]
     outputs = run(engine, [healthy, broken])
     assert outputs["r1"] == expected["r1"]
     (failed,) = outputs["r2"]

@@ -126,3 +126,31 @@ def test_with_little_memory_every_answer_is_what_it_is_with_much(load: Load) -> 
     assert {name: [one.token for one in own] for name, own in much.items()} == {
         name: [one.token for one in own] for name, own in little.items()
     }
+
+
+def test_overlapped_steps_draw_what_steps_by_themselves_do(load: Load) -> None:
+    family = load(device="cuda:0", dtype="float32")
+    assert outputs(family, requests()) == outputs(family, requests(), overlap=False)
+
+
+def test_decode_steps_wait_for_nothing(load: Load) -> None:
+    """… until the tokens of the step before are asked for."""
+    config = EngineConfig(prefill_chunk=32)
+    engine = Engine(build_members(load(device="cuda:0", dtype="float32"), config), config)
+    engine.add(*requests())
+    for _ in range(12):  # every prompt is read, and every bucket recorded
+        engine.step()
+    settle = engine._settle
+
+    def waits(drawn: Any) -> list[TokenOutput]:
+        torch.cuda.set_sync_debug_mode("default")
+        told = settle(drawn)
+        torch.cuda.set_sync_debug_mode("error")
+        return told
+
+    engine._settle = waits  # type: ignore[method-assign]
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        assert all(engine.step() for _ in range(5))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -123,6 +123,25 @@ def test_logits_of_a_step_stay_what_they_are_when_the_next_has_run(family: Famil
     assert torch.equal(first, kept)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_tokens_that_only_the_device_knows_are_those_drawn_in_their_rows(
+    family: Family, recorded: bool
+) -> None:
+    base = paged(family)["base"]
+    assert isinstance(base.runner, PagedRunner)
+    if recorded:
+        base.runner.record(4, LONGEST, TraceRecorder())
+    rows = []
+    with torch.inference_mode():
+        for second, third, drawn in ((-3, -1, torch.tensor([7, 1, 5])), (5, 7, None)):
+            base.cache.reserve(0, 10)
+            first = base.runner.forward({"base": [Chunk(0, [9, second], 0, True, 1)]}, drawn)
+            last = base.runner.forward({"base": [Chunk(0, [third], 2, False, 1)]}, drawn)
+            rows.append(torch.cat((first["base"], last["base"])))
+            base.cache.free(0)
+    assert torch.equal(rows[0], rows[1])
+
+
 def test_prompts_and_steps_that_are_too_large_run_as_they_come(family: Family) -> None:
     members = paged(family)
     base = members["base"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from server.engine.sampler import NOISE_RANGE, Draw, noise, race, sample, scale, truncate
+from tests.server.engine.no_sync import NoSync
 
 LOGITS = torch.tensor([1.0, 0.0, -1.0, 2.0, 0.5, -3.0])
 
@@ -128,3 +129,50 @@ def test_noise_is_gumbel_and_stays_within_its_range() -> None:
 def test_any_integer_is_a_seed() -> None:
     draws = [Draw(seed, 0) for seed in (0, -1, 2**63 - 1, -(2**63), 2**80)]
     assert sample(torch.randn(5, 100), draws).shape == (5,)
+
+
+KINDS: list[dict[str, float]] = [
+    {"temperature": 0.0},
+    {},
+    {"temperature": 0.3},
+    {"top_p": 0.9},
+    {"top_k": 3},
+    {"top_k": 1500, "top_p": 0.5},
+    {"top_k": 40, "top_p": 0.95, "temperature": 1.5},
+    {"min_p": 0.05},
+    {"min_p": 0.01, "top_p": 0.8, "temperature": 0.8},
+]
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 6.0])
+@pytest.mark.parametrize("vocab", [6, 5000])
+@pytest.mark.parametrize("cold", [[], [{"temperature": 1e-5}]])
+def test_who_does_not_wait_for_the_device_draws_the_same(
+    spread: float, vocab: int, cold: list[dict[str, float]]
+) -> None:
+    torch.manual_seed(4)
+    kinds = [*KINDS, *cold]
+    draws = [Draw(n, 3 * n, **kinds[n % len(kinds)]) for n in range(120)]  # type: ignore[arg-type]
+    logits = torch.randn(len(draws), vocab) * spread
+    logits[::7, ::5] = -torch.inf
+    with NoSync():
+        tokens = sample(logits, draws, sync=False)
+    assert torch.equal(tokens, sample(logits, draws))
+    assert len(set(tokens.tolist())) > 3
+
+
+def test_who_does_not_wait_for_the_device_follows_the_softmax() -> None:
+    counts = torch.zeros(6, dtype=torch.double)
+    for start in range(0, 40_000, 2000):
+        draws = [Draw(seed, 7) for seed in range(start, start + 2000)]
+        counts += torch.bincount(sample(LOGITS.expand(2000, -1), draws, sync=False), minlength=6)
+    assert chi_square_p(counts, LOGITS.softmax(-1)) > 0.001
+    assert chi_square_p(counts, (LOGITS * 1.05).softmax(-1)) < 0.001
+
+
+def test_top_p_is_of_what_a_wide_top_k_leaves() -> None:
+    """… wherever its border lies."""
+    logits = torch.zeros(4000)
+    logits[:1200] = 1e-3
+    # Of 2,000 tokens about alike half are 1,000, fewer than are looked at first; of all 4,000 it would be 2,000.
+    assert len(kept(logits, top_k=2000, top_p=0.5)) == pytest.approx(1000, abs=2)
