@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from server.engine.decoder.lanes import Lanes
 from server.engine.decoder.weights import GROUPS, submodule
@@ -24,7 +23,7 @@ class AdapterGroup:
     """The adapters of one fused group of projections.
 
     Args:
-        down: [adapters, ranks of all slices, in], A of every adapter; lower ranks are filled up with 0.
+        down: [adapters, in, ranks of all slices], A of every adapter; lower ranks are filled up with 0.
         slices: B of every projection, the scale in it.
     """
 
@@ -38,24 +37,24 @@ class AdapterGroup:
         return self._down.nbytes + sum(part.up.nbytes for part in self._slices)
 
     def add(self, out: torch.Tensor, x: torch.Tensor, lanes: Lanes) -> None:
-        """Add to ``out`` [rows, out] what the adapters make of ``x`` [rows, in]; in place."""
+        """Add to ``out`` [rows, out] what the adapters make of ``x`` [rows, in]; in place, all in the activations' dtype."""
         if lanes.alike and len(lanes.adapters) > 1:
             self._add_batch(out, x, lanes)
             return
         for index, start, stop in lanes.adapters:
-            low = F.linear(x[start:stop].to(self._down.dtype), self._down[index])
+            low = x[start:stop] @ self._down[index]
             for part in self._slices:
-                out[start:stop, part.out] += low[:, part.ranks] @ part.up[index]
+                out[start:stop, part.out].addmm_(low[:, part.ranks], part.up[index])
 
     def _add_batch(self, out: torch.Tensor, x: torch.Tensor, lanes: Lanes) -> None:
         first, last = lanes.adapters[0], lanes.adapters[-1]
         count = len(lanes.adapters)
         chosen = slice(first.which, last.which + 1)
-        rows = x[first.start : last.stop].view(count, -1, x.shape[1]).to(self._down.dtype)
-        low = torch.bmm(rows, self._down[chosen].transpose(1, 2))
+        rows = x[first.start : last.stop].view(count, -1, x.shape[1])
+        low = torch.bmm(rows, self._down[chosen])
         target = out[first.start : last.stop].view(count, -1, out.shape[1])
         for part in self._slices:
-            target[:, :, part.out] += torch.bmm(low[:, :, part.ranks], part.up[chosen])
+            target[:, :, part.out].baddbmm_(low[:, :, part.ranks], part.up[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def _group(linears: Sequence[Any], names: Sequence[str]) -> AdapterGroup | None:
     if not any(ranks):
         return None
     reference = next(pair[0] for row in pairs for pair in row if pair)
-    down = reference.new_zeros(len(names), sum(ranks), reference.shape[1])
+    down = reference.new_zeros(len(names), reference.shape[1], sum(ranks))
     slices: list[Slice] = []
     begin = end = 0
     for linear, row, rank in zip(linears, pairs, ranks, strict=True):
@@ -127,7 +126,7 @@ def _group(linears: Sequence[Any], names: Sequence[str]) -> AdapterGroup | None:
         up = reference.new_zeros(len(names), rank, width)
         for index, pair in enumerate(row):
             if pair:
-                down[index, begin : begin + len(pair[0])] = pair[0]
+                down[index, :, begin : begin + len(pair[0])] = pair[0].T
                 up[index, : len(pair[0])] = pair[1]
         if rank:
             slices.append(Slice(slice(begin, begin + rank), slice(end, end + width), up))
@@ -140,4 +139,5 @@ def _pair(linear: Any, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
     if name not in getattr(linear, "lora_A", ()):
         return None
     low, high = linear.lora_A[name].weight.data, linear.lora_B[name].weight.data
-    return low, (high * linear.scaling[name]).T
+    dtype = torch.float32 if low.device.type == "cpu" else low.dtype  # as the activations
+    return low.to(dtype), (high.to(dtype) * linear.scaling[name]).T

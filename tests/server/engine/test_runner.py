@@ -134,6 +134,19 @@ def test_adapters_with_equally_many_rows_go_as_one_batch(
         assert (logits[member.name].log_softmax(-1) - plain).abs().max() < 1e-4
 
 
+def test_adapters_in_half_precision_pass_their_self_tests(
+    make_checkpoint: MakePath, make_adapter: MakePath
+) -> None:
+    register_attention()
+    backbone = make_checkpoint("llama", "lanes-base", seed=4)
+    sources = [
+        ModelSource(name, str(path), dtype="bfloat16")
+        for name, path in (("base", backbone), ("r1", make_adapter(backbone, "half", 1)))
+    ]
+    members = build_members(load_family(sources[0], sources[1:], attention=ATTENTION), EngineConfig())
+    assert members[0].runner is members[1].runner
+
+
 @pytest.mark.parametrize("change", [{"use_dora": True}, {"lora_bias": True}])
 def test_what_is_more_than_plain_lora_runs_by_its_library(
     make_checkpoint: MakePath, make_adapter: MakePath, change: dict[str, object]
