@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 
 from arm_models.loading import Family, LoadedModel
-from server.engine.attention import SlabLayouts
+from server.engine.attention.slab_layout import SlabLayouts
+from server.engine.cache.context_cache import ContextCache
+from server.engine.cache.kv_cache import BLOCK, KVCache, KVShape, RowStore, capacity_for
+from server.engine.cache.paged_cache import PagedKVCache, PageStore
 from server.engine.config import EngineConfig
-from server.engine.context_cache import ContextCache
 from server.engine.cuda_graph import CudaRecorder
 from server.engine.decoder import Adapters, Decoder, Lane, ModelWeights, collect, take_apart
-from server.engine.kv_cache import BLOCK, KVCache, KVShape, RowStore, capacity_for
 from server.engine.member import Member, SelfTestError
-from server.engine.paged_cache import PagedKVCache, PageStore
 from server.engine.paged_runner import PagedRunner
 from server.engine.runner import PackedModel, Runner, RunnerLane
 from server.engine.stock import StockModel

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from server.engine.kv_cache import BLOCK
-from server.engine.paged_cache import SCRATCH
+from server.engine.cache.kv_cache import BLOCK
+from server.engine.cache.paged_cache import SCRATCH
 from server.engine.transfer import fill_in
 
 NARROWEST_TABLE = 16

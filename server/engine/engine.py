@@ -5,21 +5,21 @@ from dataclasses import dataclass
 
 import torch
 
+from server.engine.cache.context_cache import ContextCache
+from server.engine.cache.kv_cache import BLOCK
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
-from server.engine.context_cache import ContextCache
-from server.engine.divergence import limit
-from server.engine.drawing import Drawn, Outcome, draw
-from server.engine.kv_cache import BLOCK
 from server.engine.member import Member
-from server.engine.mix import Contribution, mix_logits
-from server.engine.pace import AdaptivePace, Pace
-from server.engine.readout import Readout
-from server.engine.report import token_logprobs
+from server.engine.sampling.divergence import limit
+from server.engine.sampling.drawing import Drawn, Outcome, draw
+from server.engine.sampling.mix import Contribution, mix_logits
+from server.engine.sampling.readout import Readout
+from server.engine.sampling.report import token_logprobs
 from server.engine.scheduler import Scheduler, Step
 from server.engine.sequence import SamplingParams, SequenceRequest, TokenOutput
 from server.engine.sequence import Sequence as Running
-from server.engine.speculation import Speculation
+from server.engine.speculation.pace import AdaptivePace, Pace
+from server.engine.speculation.speculation import Speculation
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from server.engine.attention.paged_layout import PagedLayout, PagedLayouts
+from server.engine.cache.paged_cache import PagedKVCache
 from server.engine.chunk import Chunk
 from server.engine.cuda_graph import DecodeBatch, DecodeGraphs, DecodeRow, Recorder
-from server.engine.paged_cache import PagedKVCache
-from server.engine.paged_layout import PagedLayout, PagedLayouts
 from server.engine.runner import PackedModel, Runner, RunnerLane
 from server.engine.transfer import upload
 

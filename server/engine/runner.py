@@ -6,14 +6,14 @@ from typing import Protocol
 
 import torch
 
-from server.engine.attention import AttentionLayout
+from server.engine.attention.slab_layout import AttentionLayout
 from server.engine.chunk import Chunk
 from server.engine.transfer import fill_in, upload
 
 
 class Layouts(Protocol):
-    """Says what packed tokens are: :class:`server.engine.attention.SlabLayouts` or
-    :class:`server.engine.paged_layout.PagedLayouts`."""
+    """Says what packed tokens are: :class:`server.engine.attention.slab_layout.SlabLayouts` or
+    :class:`server.engine.attention.paged_layout.PagedLayouts`."""
 
     def lay_out(
         self, chunks: Sequence[tuple[int, Chunk]], multiple: int

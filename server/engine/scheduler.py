@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
+from server.engine.cache.context_cache import ContextCache
+from server.engine.cache.kv_cache import BLOCK
+from server.engine.cache.prefix_cache import PrefixCache
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
-from server.engine.context_cache import ContextCache
-from server.engine.kv_cache import BLOCK
-from server.engine.prefix_cache import PrefixCache
 from server.engine.sequence import Sequence
 
 

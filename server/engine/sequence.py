@@ -7,9 +7,9 @@ from typing import Protocol
 
 import torch
 
-from server.engine.drafting import Drafting
-from server.engine.penalties import History
-from server.engine.sampler import Draw
+from server.engine.sampling.penalties import History
+from server.engine.sampling.sampler import Draw
+from server.engine.speculation.drafting import Drafting
 
 
 class Matcher(Protocol):

@@ -28,7 +28,7 @@ from server.engine import (
     TokenOutput,
     TokenReport,
 )
-from server.engine.pace import Offer, Pace, Plan
+from server.engine.speculation.pace import Offer, Pace, Plan
 from server.runtime import Load, Runtime, load_runtime
 from server.text import ChatTokenizer
 

@@ -14,7 +14,7 @@ from server.bench.setup import Setup
 from server.bench.workload import output_tokens
 from server.engine import Engine, Member, SamplingParams, SequenceRequest
 from server.engine.chunk import Chunk
-from server.engine.divergence import kl
+from server.engine.sampling.divergence import kl
 
 BARS = {"bfloat16": 0.001, "int8": 0.005}
 """Largest mean KL in nats."""

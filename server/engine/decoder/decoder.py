@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from server.engine.attention import AttentionLayout
+from server.engine.attention.slab_layout import AttentionLayout
 from server.engine.decoder.adapters import AdapterGroup, Adapters
 from server.engine.decoder.lanes import Lanes
+from server.engine.decoder.projection import Projection
 from server.engine.decoder.weights import ModelWeights
-from server.engine.projection import Projection
 
 
 @dataclass(frozen=True, slots=True)

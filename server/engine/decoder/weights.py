@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from server.engine.projection import Projection, project
+from server.engine.decoder.projection import Projection, project
 
 KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 """Models whose forward is: embed; per layer norm, rotary attention, norm, gated MLP, each added to the residual; norm; head."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from server.config import read_deployment
-from server.engine.pace import Pace
+from server.engine.speculation.pace import Pace
 from server.runtime import load_runtime
 
 ALWAYS = {"logit_bias": {"70": 100, "71": 99.5}, "temperature": 0.5}

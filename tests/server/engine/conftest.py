@@ -9,7 +9,7 @@ import torch
 
 from arm_models.loading import Family, ModelSource, load_family
 from server.engine import ATTENTION, Engine, EngineConfig, build_members, register_attention
-from server.engine.pace import Pace
+from server.engine.speculation.pace import Pace
 
 MakeEngine = Callable[..., Engine]
 

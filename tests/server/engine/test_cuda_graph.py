@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from server.engine.cache.kv_cache import BLOCK
+from server.engine.cache.paged_cache import SCRATCH
 from server.engine.cuda_graph import CudaRecorder, DecodeBatch, DecodeGraphs, DecodeRow, Recorder, Recording
-from server.engine.kv_cache import BLOCK
-from server.engine.paged_cache import SCRATCH
 
 VOCAB, BLOCKS, LONGEST = 11, 46, 100 * BLOCK
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from arm_models.loading import Family, ModelSource, load_family
 from server.engine import ATTENTION, Engine, SamplingParams, SequenceRequest, register_attention
-from server.engine.attention import stock_attention
-from server.engine.pace import Pace
+from server.engine.attention.slab_layout import stock_attention
+from server.engine.speculation.pace import Pace
 
 END, LENGTH, SAMPLES, TEMPERATURE = 0, 5, 100_000, 1.4
 MIX = {"base": 1.0, "helpful": 0.8, "harmless": -0.5}

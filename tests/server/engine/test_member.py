@@ -19,7 +19,7 @@ from server.engine import (
 from server.engine.assembly import kv_tokens
 from server.engine.chunk import Chunk
 from server.engine.decoder import Decoder
-from server.engine.divergence import kl
+from server.engine.sampling.divergence import kl
 
 needs_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no fast int8")
 

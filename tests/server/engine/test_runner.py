@@ -21,7 +21,7 @@ from server.engine import (
     release_stock,
 )
 from server.engine.assembly import Forward, forwards
-from server.engine.attention import SlabLayouts
+from server.engine.attention.slab_layout import SlabLayouts
 from server.engine.chunk import Chunk
 from server.engine.decoder import Decoder
 from server.engine.runner import Runner

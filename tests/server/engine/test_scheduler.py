@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from server.engine import EngineConfig, SamplingParams, SequenceRequest
-from server.engine.kv_cache import KVCache, KVShape
-from server.engine.paged_cache import PagedKVCache
+from server.engine.cache.kv_cache import KVCache, KVShape
+from server.engine.cache.paged_cache import PagedKVCache
 from server.engine.scheduler import Scheduler, Step
 from server.engine.sequence import Sequence
 

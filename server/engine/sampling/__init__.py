@@ -1,0 +1,10 @@
+"""From the members' logits to a token, and what is told about it.
+
+readout.py     which logits a draw comes from
+mix.py         every row adds up its members' logits with its own weights
+drawing.py     the whole way, without waiting for the device
+divergence.py  KL to the base, and rows pulled back within a limit
+penalties.py   bias, penalties, and what a grammar allows
+sampler.py     temperature, truncation, one draw per row
+report.py      log-probs, and what guidance did
+"""
