@@ -3,6 +3,7 @@
 lanes.py       which of the packed rows belong to which model
 weights.py     a model of transformers, taken apart; None for one whose forward is not known here
 adapters.py    LoRA adapters as extra rows: every lane its own low-rank addition
+projection.py  linear layers in the form that the machine multiplies fastest; quantized.py: in 8 bits
 decoder.py     the forward
 
 Stock code spends more time between its matrix products than in them when few tokens are decoded. Here the projections that read
