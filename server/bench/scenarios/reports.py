@@ -10,16 +10,16 @@ from server.bench.setup import Setup
 from server.bench.workload import output_tokens
 
 STAGES: dict[str, Any] = {
-    "_logprobs": lambda *_: {},
-    "_reports": lambda *_: {},
-    "_limited": lambda _, mixed, __: (mixed, {}),
+    "_logprob_counts": lambda _: {},
+    "_reported": lambda _: [],
+    "_limited": lambda _, mixed, __, **___: (mixed, mixed.new_ones(mixed.shape[0])),
 }
-"""What stands in the engine for log-probs, reports and max_kl when they are taken out: name → a function that does nothing."""
+"""What stands where log-probs, reports and max_kl are drawn when they are taken out: name → a function that does nothing."""
 
 
 def without_reports(work: Callable[[], Any]) -> None:
     """``work()`` in an engine that cannot report."""
-    with patch.multiple("server.engine.engine", **STAGES):
+    with patch.multiple("server.engine.sampling.drawing", **STAGES):
         work()
 
 

@@ -89,7 +89,7 @@ def draw(sequences: list[Running], parts: Mapping[str, Contribution], *, sync: b
         adjusted, possible = _sound(adjusted, sync=sync)
     draws = [one.request.sampling.draw(one.position) for one in sequences]
     tokens = sample(adjusted, draws, sync=sync)
-    reported = [row for row, one in enumerate(sequences) if one.request.report]
+    reported = _reported(sequences)
     rewards = _reward_rows(parts, reported)
     told = {"tokens": tokens, "finite": finite, "possible": possible}
     told |= _logprobs(sequences, mixed, tokens)
@@ -148,6 +148,11 @@ def _adjusted(sequences: Sequence[Running], mixed: torch.Tensor, faults: dict[in
             continue
         adjust(logits[row], one.request.sampling, len(one.response), one.history, allowed)
     return logits
+
+
+def _reported(sequences: Sequence[Running]) -> list[int]:
+    """The rows that asked for a report."""
+    return [row for row, one in enumerate(sequences) if one.request.report]
 
 
 def _logprob_counts(sequences: Sequence[Running]) -> dict[int, int]:
