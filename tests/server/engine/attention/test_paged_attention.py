@@ -166,7 +166,7 @@ def kernel(
     scale: float,
 ) -> torch.Tensor:
     """The Triton kernel itself, no way around it."""
-    from server.engine import paged_kernel
+    from server.engine.attention import paged_kernel
 
     return paged_kernel.attend(query, keys, values, tables, lengths, scale, SPLIT // BLOCK)
 
