@@ -3,8 +3,8 @@
 Needs torch and transformers only; no web package is imported from here.
 """
 
-from server.engine.assembly import build_members, lone_member, release_stock
-from server.engine.attention.slab_layout import ATTENTION, register_attention
+from server.engine.assembly import build_members, release_stock
+from server.engine.attention.hook import ATTENTION, register_attention
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine, EngineStats
 from server.engine.member import Member, SelfTestError
@@ -36,7 +36,6 @@ __all__ = [
     "TokenOutput",
     "TokenReport",
     "build_members",
-    "lone_member",
     "register_attention",
     "release_stock",
 ]

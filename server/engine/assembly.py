@@ -83,13 +83,6 @@ def build_members(family: Family, config: EngineConfig) -> list[Member]:
     return [members[model.name] for model in models]
 
 
-def lone_member(loaded: LoadedModel, max_tokens: int, *, deterministic: bool = False) -> Member:
-    """One model in a forward of its own, not tested."""
-    (forward,) = forwards([loaded], deterministic=deterministic)
-    (member,) = forward.members({loaded.name: max_tokens}, deterministic=deterministic)
-    return member
-
-
 def forwards(models: Sequence[LoadedModel], *, deterministic: bool = False) -> list[Forward]:
     """Who runs together.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from arm_models.loading import LoadedModel
-from server.engine.attention.slab_layout import stock_attention
+from server.engine.attention.hook import stock_attention
 from server.engine.cache.context_cache import ContextCache
 from server.engine.cache.kv_cache import BLOCK
 from server.engine.chunk import Chunk

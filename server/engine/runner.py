@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from server.engine.attention.slab_layout import AttentionLayout
+from server.engine.attention.attention_layout import AttentionLayout
 from server.engine.chunk import Chunk
 from server.engine.transfer import fill_in, upload
 

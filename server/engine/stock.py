@@ -6,7 +6,7 @@ import torch
 
 from arm_models.errors import CheckpointError
 from arm_models.loading import LoadedModel
-from server.engine.attention.slab_layout import AttentionLayout
+from server.engine.attention.attention_layout import AttentionLayout
 
 
 class StockModel:

@@ -1,6 +1,8 @@
 """How packed tokens attend over a cache.
 
-slab_layout.py      over rows of slabs, and the hook into transformers' own models
+attention_layout.py what a forward asks of any layout
+hook.py             attention of transformers' own models
+slab_layout.py      over rows of slabs
 paged_layout.py     over block tables
 paged_attention.py  attention by block table: plain torch, and which kernel runs
 paged_kernel.py     the Triton kernel

@@ -1,8 +1,8 @@
-"""Attention of packed tokens over the cache, hooked into stock transformers models.
+"""Attention of packed tokens over rows of slabs.
 
 A member's forward gets all tokens of a step in one row, ``[1, tokens]``: prompt chunks of some contexts, single response
-tokens of others. :class:`Layout` says which slice of that row is what; the hook writes the new keys and values to the cache
-and attends part by part.
+tokens of others. :class:`Layout` says which slice of that row is what, writes the new keys and values to the
+cache and attends part by part.
 
 Prompt tokens are computed chunk by chunk on a fixed grid, response tokens one a step or several at once: computed again after
 preemption, late by a member whose weight has just left 0, or as a draft to be verified. With ``exact`` a response token is a
@@ -10,24 +10,14 @@ single query over a length of its own in each of these cases, so that *its arith
 tokens of one context that come together share one product, which is faster and differs in the last bits.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 
 from server.engine.cache.kv_cache import KVCache, Row, Slab, capacity_for
 from server.engine.chunk import Chunk
-
-ATTENTION = "genarm_cached"
-"""Name under which the hook is registered; pass it to ``load_family`` as ``attention``."""
-
-UNSUPPORTED = ("sliding_window", "softcap", "s_aux", "position_bias")
-"""Keyword arguments that change what attention means and that the hook does not honour."""
-
 
 _KeysValues = tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
 
@@ -88,24 +78,6 @@ class Write:
     storage: tuple[torch.Tensor, ...]
     tokens: torch.Tensor | slice | None
     places: torch.Tensor
-
-
-class AttentionLayout(Protocol):
-    """What the packed tokens of one forward are; the last ``padding`` of its ``tokens`` belong to no context."""
-
-    @property
-    def tokens(self) -> int:
-        """Packed tokens."""
-
-    @property
-    def padding(self) -> int:
-        """Those of them that fill up."""
-
-    def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Store ``key`` and ``value`` [tokens, kv_heads, head_dim] of one layer."""
-
-    def attend(self, layer: int, query: torch.Tensor, scale: float) -> torch.Tensor:
-        """``query`` [tokens, heads, head_dim] → the same shape and dtype; 0 for padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,61 +315,3 @@ def _selection(tokens: list[int], total: int, device: torch.device) -> torch.Ten
     if tokens[-1] - tokens[0] + 1 == len(tokens):
         return slice(tokens[0], tokens[-1] + 1)
     return torch.tensor(tokens, device=device)
-
-
-def cached_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001  (transformers passes it; the layout has the masks)
-    scaling: float | None = None,
-    dropout: float = 0.0,  # noqa: ARG001
-    *,
-    cache_layout: AttentionLayout | None = None,
-    **options: object,
-) -> tuple[torch.Tensor, None]:
-    """The attention function that transformers calls in every layer.
-
-    Args:
-        query: [1, heads, tokens, head_dim], positions already applied.
-        key, value: [1, kv_heads, tokens, head_dim].
-        cache_layout: what the tokens are; handed through the model's forward.
-
-    Returns:
-        [1, tokens, heads, head_dim], and no attention weights.
-
-    Raises:
-        ValueError: no layout was passed, or the model wants attention that is not plain and causal.
-    """
-    if cache_layout is None:
-        raise ValueError("this model runs inside the engine only: its attention reads a cache layout")
-    for name in UNSUPPORTED:
-        if options.get(name) is not None:
-            raise ValueError(f"attention with {name} is not supported")
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    cache_layout.write(layer, key[0].transpose(0, 1), value[0].transpose(0, 1))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return cache_layout.attend(layer, query[0].transpose(0, 1), scale)[None], None
-
-
-def register_attention() -> str:
-    """Make :data:`ATTENTION` known to transformers and return its name. No mask function: the layout has the masks."""
-    AttentionInterface.register(ATTENTION, cached_attention)
-    return ATTENTION
-
-
-@contextmanager
-def stock_attention(model: torch.nn.Module) -> Iterator[None]:
-    """While it lasts, ``model`` computes attention as transformers does without the engine."""
-    configs: dict[int, Any] = {
-        id(part.config): part.config for part in model.modules() if hasattr(part, "config")
-    }
-    hooked = [config for config in configs.values() if config._attn_implementation == ATTENTION]
-    for config in hooked:
-        config._attn_implementation = "sdpa"
-    try:
-        yield
-    finally:
-        for config in hooked:
-            config._attn_implementation = ATTENTION

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from server.engine.decoder.lanes import Lanes
-from server.engine.decoder.weights import GROUPS, submodule
+from server.engine.decoder.weights import GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,10 @@ class Adapters:
 def collect(model: Any, names: Sequence[str]) -> Adapters | None:
     """The adapters ``names`` that peft has put on ``model``; None where one of them is more than plain LoRA on projections."""
     places = [
-        submodule(layer, path) for layer in model.model.layers for paths in GROUPS.values() for path in paths
+        layer.get_submodule(path)
+        for layer in model.model.layers
+        for paths in GROUPS.values()
+        for path in paths
     ]
     places.append(model.lm_head)
     if not _all_plain(model, places, names):
@@ -82,7 +85,7 @@ def collect(model: Any, names: Sequence[str]) -> Adapters | None:
     return Adapters(
         layers=tuple(
             {
-                group: _group([submodule(layer, path) for path in paths], names)
+                group: _group([layer.get_submodule(path) for path in paths], names)
                 for group, paths in GROUPS.items()
             }
             for layer in model.model.layers

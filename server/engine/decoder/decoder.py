@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from server.engine.attention.slab_layout import AttentionLayout
+from server.engine.attention.attention_layout import AttentionLayout
 from server.engine.decoder.adapters import AdapterGroup, Adapters
 from server.engine.decoder.lanes import Lanes
 from server.engine.decoder.projection import Projection

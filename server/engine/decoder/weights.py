@@ -126,11 +126,6 @@ def take_apart(model: Any, vocab_size: int, *, quantize: bool = False) -> ModelW
     )
 
 
-def submodule(layer: Any, path: str) -> Any:
-    """The projection of a layer at a dotted path of :data:`GROUPS`."""
-    return layer.get_submodule(path)
-
-
 def _layer(layer: Any, *, quantize: bool) -> LayerWeights:
     attention = layer.self_attn
     return LayerWeights(
@@ -139,7 +134,7 @@ def _layer(layer: Any, *, quantize: bool) -> LayerWeights:
         query_norm=attention.q_norm.weight.data if hasattr(attention, "q_norm") else None,
         key_norm=attention.k_norm.weight.data if hasattr(attention, "k_norm") else None,
         projections={
-            name: _fused([_plain(submodule(layer, path)) for path in paths], quantize=quantize)
+            name: _fused([_plain(layer.get_submodule(path)) for path in paths], quantize=quantize)
             for name, paths in GROUPS.items()
         },
     )

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from arm_models.loading import Family, ModelSource, load_family
 from server.engine import ATTENTION, Engine, SamplingParams, SequenceRequest, register_attention
-from server.engine.attention.slab_layout import stock_attention
+from server.engine.attention.hook import stock_attention
 from server.engine.speculation.pace import Pace
 
 END, LENGTH, SAMPLES, TEMPERATURE = 0, 5, 100_000, 1.4

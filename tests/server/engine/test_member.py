@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from arm_models.errors import CheckpointError
-from arm_models.loading import Family, ModelSource, load_family
+from arm_models.loading import Family, LoadedModel, ModelSource, load_family
 from server.engine import (
     ATTENTION,
     EngineConfig,
+    Member,
     SelfTestError,
     build_members,
-    lone_member,
     register_attention,
 )
-from server.engine.assembly import kv_tokens
+from server.engine.assembly import forwards, kv_tokens
 from server.engine.chunk import Chunk
 from server.engine.decoder import Decoder
 from server.engine.sampling.divergence import kl
@@ -34,6 +34,13 @@ def load(make_checkpoint: Callable[..., Path]) -> Callable[..., Family]:
         return load_family(source, [], attention=ATTENTION)
 
     return load
+
+
+def lone_member(loaded: LoadedModel, max_tokens: int) -> Member:
+    """A model in a forward of its own, not tested."""
+    (forward,) = forwards([loaded])
+    (member,) = forward.members({loaded.name: max_tokens})
+    return member
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,8 +1,8 @@
 """Overlapped steps: a step begins before the last one's tokens are known, and nobody can tell by what is drawn."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,42 +13,10 @@ from server.engine.engine import overlaps
 from server.engine.paged_runner import PagedRunner
 from server.engine.transfer import Download
 from tests.server.engine.no_sync import NoSync
+from tests.server.engine.transcript import Pairs, Run
 
 NAMES = ("base", "helpful", "harmless")
 MakeEngine = Callable[..., Engine]
-
-
-class Pairs:
-    """A grammar: tokens 50 to 59, an even number of them, then token 0."""
-
-    ended = False
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def allowed(self) -> torch.Tensor:
-        mask = torch.zeros(300, dtype=torch.bool)
-        mask[50:60] = True
-        mask[0] = self._count % 2 == 0
-        return mask
-
-    def accept(self, token: int) -> None:
-        assert 50 <= token < 60
-        self._count += 1
-
-
-@dataclass
-class Run:
-    """What an engine answered: outputs by id, and the changes that were made: (token from which on, mix)."""
-
-    outputs: dict[str, list[TokenOutput]] = field(default_factory=dict)
-    changes: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
-
-    def take(self, outputs: Sequence[TokenOutput]) -> None:
-        for output in outputs:
-            of_this = self.outputs.setdefault(output.id, [])
-            assert output.index == len(of_this)
-            of_this.append(output)
 
 
 def weights(rng: random.Random) -> dict[str, float]:

@@ -355,7 +355,7 @@ def test_stopping_the_job_and_going_on_with_it(
         assert termios.tcgetattr(person.slave) == person.modes
         server.engine.free()
         person.press("fg\r")
-        person.see("8 tokens")
+        person.see("cut at the longest length")
         person.press(CTRL_D)
         person.until(lambda: person.raw.endswith(b"$ "))
         assert termios.tcgetattr(person.slave) == person.modes

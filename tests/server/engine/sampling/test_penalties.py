@@ -114,7 +114,7 @@ def raw_mix(
     engine: Engine, prompts: dict[str, list[int]], mix: dict[str, float], response: Sequence[int]
 ) -> torch.Tensor:
     """Σ w · z of the raw logits, whose signs the repetition penalty looks at."""
-    from server.engine.attention.slab_layout import stock_attention
+    from server.engine.attention.hook import stock_attention
 
     total = torch.zeros(len(response), 300)
     for name, weight in mix.items():

@@ -3,7 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from server.engine import (
     register_attention,
 )
 from server.engine.speculation.pace import Pace
+from tests.server.engine.transcript import Pairs, Run
 
 MODES = ("rewards", "prompt", "auto")
 REWARDS = ("same", "near", "far")
@@ -66,42 +67,6 @@ def kin(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathF
     )
 
 
-class Digits:
-    """A grammar: tokens 50 to 59, any number of them but an even one, then token 0."""
-
-    ended = False
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def allowed(self) -> torch.Tensor:
-        mask = torch.zeros(300, dtype=torch.bool)
-        mask[50:60] = True
-        mask[0] = self._count % 2 == 1
-        return mask
-
-    def accept(self, token: int) -> None:
-        assert 50 <= token < 60
-        self._count += 1
-
-
-@dataclass
-class Run:
-    """What an engine answered: outputs by id, and the changes that were made: (token from which on, mix)."""
-
-    outputs: dict[str, list[TokenOutput]] = field(default_factory=dict)
-    changes: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
-
-    def tokens(self, name: str) -> list[int]:
-        return [output.token for output in self.outputs[name]]
-
-    def take(self, outputs: list[TokenOutput]) -> None:
-        for output in outputs:
-            of_this = self.outputs.setdefault(output.id, [])
-            assert output.finish_reason in ("abort", "error") or output.index == len(of_this)
-            of_this.append(output)
-
-
 def weights(rng: random.Random) -> dict[str, float]:
     mix = {name: round(rng.uniform(-0.4, 1.5), 2) for name in REWARDS if rng.random() < 0.6}
     return {"base": 1.0} | mix
@@ -134,7 +99,7 @@ def requests(count: int, seed: int) -> list[SequenceRequest]:
                 {"base": prompt, "far": prompt[:5]} | dict.fromkeys((*REWARDS[:2], "opposite"), prompt),
                 weights(rng),
                 SamplingParams(**sampling),
-                grammar=Digits if rng.random() < 0.15 else None,
+                grammar=Pairs if rng.random() < 0.15 else None,
                 report=rng.random() < 0.2,
                 max_kl=rng.choice((None, None, None, 0.5)),
             )
@@ -387,7 +352,7 @@ def test_limits_out_of_range_are_named(limits: dict[str, Any], named: str) -> No
 def test_a_grammar_that_trips_ends_its_own_answer_only(
     make_engine: MakeEngine, kin: Family, steady: Steady
 ) -> None:
-    class Trips(Digits):
+    class Trips(Pairs):
         def allowed(self) -> torch.Tensor:
             if self._count == 4:
                 raise RuntimeError("too complex")
