@@ -17,9 +17,13 @@ from arm_models.errors import UserError
 MAX_WEIGHT = 100.0
 """Largest |α/β| a request or a deployment may ask for."""
 
+BASE_REFERENCE = ("reference", "base")
+"""The base itself, whatever folder of that name there may be."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 ModelId = Annotated[str, StringConstraints(pattern=r"^[^\s:?#][^\s:?#]{0,199}$")]
 Weight = Annotated[float, Field(strict=True, ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)]
+Reference = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
@@ -39,22 +43,57 @@ class MemberSettings(Section):
     chat_template: str | None = None
 
 
-class RewardSettings(MemberSettings):
-    """A reward model under the name requests use; ``default`` is its weight α where a request gives none,
-    ``range`` what a slider shows.
-    """
+class BaseSettings(MemberSettings):
+    """The model that is guided; ``negative_prompt`` gives it a second context per request, with memory of its own."""
+
+    negative_prompt: Annotated[bool, Field(strict=True)] = False
+
+
+class NamedSettings(MemberSettings):
+    """A model under the name that requests use."""
 
     name: Name
     description: str = ""
+
+
+class RewardSettings(NamedSettings):
+    """A reward model under the name requests use; ``default`` is its weight α where a request gives none,
+    ``range`` what a slider shows. With a ``reference`` ("base" or a model) the reward is log π − log π_reference.
+    """
+
     default: Weight = 1.0
     range: tuple[Weight, Weight] = (0.0, 2.0)
+    reference: Reference | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.name == "base":
-            raise ValueError("name 'base' is taken by the base model")
         if self.range[0] >= self.range[1]:
             raise ValueError("range must be [low, high] with low < high")
+        return self
+
+
+class PolicySettings(NamedSettings):
+    """A whole aligned model; ``reference`` ("base" or a model) is what it was trained from."""
+
+    reference: Reference = "base"
+
+
+class ScorerSettings(NamedSettings):
+    """A reward model with a scalar head, trained on whole responses or on every prefix of them."""
+
+    trained_on: Literal["responses", "prefixes"]
+
+
+class ConditionedSettings(NamedSettings):
+    """A reward model that is conditioned on a weight for each of its ``objectives``, in the adapter's order."""
+
+    objectives: Annotated[tuple[Name, ...], Field(min_length=1, max_length=8)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.objectives:
+            if self.objectives.count(name) > 1:
+                raise ValueError(f"objectives: the name '{name}' is used twice")
         return self
 
 
@@ -96,8 +135,11 @@ class Deployment(Section):
 
     model: ModelId
     description: str = ""
-    base: MemberSettings
+    base: BaseSettings
     rewards: tuple[RewardSettings, ...] = ()
+    policies: tuple[PolicySettings, ...] = ()
+    scorers: tuple[ScorerSettings, ...] = ()
+    conditioned: ConditionedSettings | None = None
     presets: Mapping[Name, Mapping[str, Weight]] = Field(default_factory=dict)
     threads: Count | None = None  # CPU threads of one forward; None leaves it to torch
     engine: EngineSettings = EngineSettings()
@@ -105,10 +147,8 @@ class Deployment(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _check_names(self)
         names = self.reward_names
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"rewards: the name '{name}' is used twice")
         for preset, weights in self.presets.items():
             for name in weights:
                 if name not in names:
@@ -121,14 +161,32 @@ class Deployment(Section):
         """The rewards in the order they are declared."""
         return tuple(reward.name for reward in self.rewards)
 
-    @property
-    def defaults(self) -> dict[str, float]:
-        """α by reward name where a request gives no preferences."""
-        return {reward.name: reward.default for reward in self.rewards}
-
     def whole(self, weights: Mapping[str, float]) -> dict[str, float]:
         """``weights`` with every other reward at 0, in the order of declaration."""
         return {name: float(weights.get(name, 0.0)) for name in self.reward_names}
+
+
+def _check_names(deployment: Deployment) -> None:
+    """Every model of a deployment has a name of its own, also those that are called after another."""
+    taken = {"base": "the base model", "base.negative": "the base's negative prompt"}
+    sections: dict[str, tuple[NamedSettings, ...]] = {
+        "rewards": deployment.rewards,
+        "policies": deployment.policies,
+        "scorers": deployment.scorers,
+        "conditioned": () if deployment.conditioned is None else (deployment.conditioned,),
+    }
+    for section, models in sections.items():
+        for model in models:
+            if model.name in taken:
+                used = taken[model.name]
+                problem = f"is used twice, in {used}" if used in sections else f"is taken by {used}"
+                raise ValueError(f"{section}: the name '{model.name}' {problem}")
+            taken[model.name] = section
+    pairs: tuple[RewardSettings | PolicySettings, ...] = (*deployment.rewards, *deployment.policies)
+    for pair in pairs:
+        name = f"{pair.name}.reference"
+        if pair.reference not in (None, "base") and name in taken:
+            raise ValueError(f"{taken[name]}: the name '{name}' is taken by the reference of '{pair.name}'")
 
 
 def read_deployment(declared: Mapping[str, Any], source: str) -> Deployment:
@@ -159,7 +217,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(declared, dict):
         raise UserError(
-            f"{path}: must be a mapping with the keys model, base, rewards, presets, engine, http"
+            f"{path}: must be a mapping with keys such as model, base, rewards, presets, engine, http"
         )
     return _resolved(declared, path.parent)
 
@@ -217,16 +275,21 @@ def _resolved(declared: dict[str, Any], folder: Path) -> dict[str, Any]:
             value = {"model": value}
         if not isinstance(value, dict):
             return value
-        paths = {"model": False, "chat_template": True}
+        paths = {"model": False, "chat_template": True, "reference": False}
         return {
-            key: here(item, must_be_path=paths[key]) if key in paths else item for key, item in value.items()
+            key: here(item, must_be_path=paths[key])
+            if key in paths and (key, item) != BASE_REFERENCE
+            else item
+            for key, item in value.items()
         }
 
     resolved = dict(declared)
-    if "base" in declared:
-        resolved["base"] = member(declared["base"])
-    if isinstance(declared.get("rewards"), list):
-        resolved["rewards"] = [member(reward) for reward in declared["rewards"]]
+    for section in ("base", "conditioned"):
+        if section in declared:
+            resolved[section] = member(declared[section])
+    for section in ("rewards", "policies", "scorers"):
+        if isinstance(declared.get(section), list):
+            resolved[section] = [member(one) for one in declared[section]]
     if isinstance(http := declared.get("http"), dict) and "api_key_file" in http:
         resolved["http"] = {**http, "api_key_file": here(http["api_key_file"], must_be_path=True)}
     return resolved

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from arm_models.errors import UserError
 from server.config import Deployment, EngineSettings, MemberSettings
+from server.decoding import BASE, Roster
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -96,13 +97,13 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     )
     from server.text import ChatTokenizer
 
-    config = _engine_config(deployment.engine)
+    config, roster = _engine_config(deployment.engine), Roster.of(deployment)
     if deployment.threads is not None:
         torch.set_num_threads(deployment.threads)
     register_attention()
     family = load_family(
-        _source("base", deployment.base),
-        [_source(reward.name, reward) for reward in deployment.rewards],
+        _source(BASE, deployment.base),
+        [_source(name, settings) for name, settings in roster.settings.items() if name != BASE],
         attention=ATTENTION,
         progress=progress,
     )

@@ -119,8 +119,11 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
     held = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name) is not None}
     if held:
         merged["base"] = _over(merged.get("base", {}), held)
-        if isinstance(merged["rewards"], (list, tuple)):
-            merged["rewards"] = [_over(reward, held) for reward in merged["rewards"]]
+        for section in ("rewards", "policies", "scorers"):
+            if isinstance(merged.get(section), (list, tuple)):
+                merged[section] = [_over(model, held) for model in merged[section]]
+        if "conditioned" in merged:
+            merged["conditioned"] = _over(merged["conditioned"], held)
     return merged
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -20,13 +20,16 @@ from server.api.guided import guidance_report, guided_tokens
 from server.api.history import template_messages
 from server.api.logprobs import chat_logprobs
 from server.api.message import Message, Reason
+from server.api.negative import blamed, negative_chat
 from server.api.plan import Plan
 from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import ChatCompletionRequest
 from server.api.serving import Server, Serving
 from server.api.structure import Form, Structure
 from server.api.usage import usage
+from server.decoding import BASE, NEGATIVE
 from server.errors import ApiError, InvalidRequest
+from server.text import Message as TemplateMessage
 from server.text import Prompts
 
 router = APIRouter()
@@ -128,17 +131,30 @@ class ChatRequest:
 
     async def read(self) -> tuple[Form, Prompts]:
         """What the answers must match, and what every member reads before them."""
-        body, tokenizer = self._body, self._runtime.tokenizer
         form = await self._structure.form(self._server, self._runtime)
-        prompts = await self._server.tokenizers.run(
-            lambda: tokenizer.prompts(
-                self._messages,
-                tools=self._structure.tools,
-                add_generation_prompt=body.add_generation_prompt is not False,
-                continue_final_message=bool(body.continue_final_message),
-            )
+        return form, await self._server.tokenizers.run(self._prompts)
+
+    def _prompts(self) -> Prompts:
+        guidance = self._plan.guidance
+        prompts = dict(self._read(self._messages, guidance.members))
+        negative = guidance.row.negative if guidance.row else None
+        if negative is not None:
+            goes_on = bool(self._body.continue_final_message)
+            chat = negative_chat(self._messages, negative, goes_on=goes_on)
+            try:
+                prompts[NEGATIVE] = self._read(chat, {BASE})[BASE]
+            except InvalidRequest as error:
+                raise blamed(error, negative) from error
+        return prompts
+
+    def _read(self, messages: Sequence[TemplateMessage], members: Collection[str]) -> Prompts:
+        return self._runtime.tokenizer.prompts(
+            messages,
+            tools=self._structure.tools,
+            add_generation_prompt=self._body.add_generation_prompt is not False,
+            continue_final_message=bool(self._body.continue_final_message),
+            members=members,
         )
-        return form, prompts
 
     def message(self) -> Message:
         """What a choice's text is made into."""

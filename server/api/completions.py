@@ -18,11 +18,13 @@ from server.api.dispatcher import Prepared
 from server.api.generation import Generation
 from server.api.guided import guidance_report, guided_tokens
 from server.api.logprobs import CompletionLogprobs
+from server.api.negative import blamed, negative_text
 from server.api.plan import Plan
 from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import CompletionRequest
 from server.api.serving import Server, Serving
 from server.api.usage import usage
+from server.decoding import NEGATIVE
 from server.errors import ApiError, InvalidRequest
 from server.text import RawPrompt
 
@@ -104,7 +106,8 @@ class TextRequest:
         self._prompts = await self._server.tokenizers.run(
             lambda: [tokenizer.raw_prompt(prompt, echo=echo) for prompt in body.prompts]
         )
-        prompts = [dict.fromkeys(tokenizer.members, prompt.tokens) for prompt in self._prompts]
+        negative = await self._negative()
+        prompts = [{**self._members(prompt.tokens), **negative} for prompt in self._prompts]
         ranked = self._plan.each > self._n
         read = body.logprobs if echo else None
         return self._plan.prepared(
@@ -116,6 +119,24 @@ class TextRequest:
             prompt_logprobs=0 if body.max_tokens == 0 and read is None else read,
             continues=True,
         )
+
+    def _members(self, tokens: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """The prompt of every member that may be weighted in, the base first."""
+        members = self._plan.guidance.members
+        return {name: tokens for name in self._runtime.tokenizer.members if name in members}
+
+    async def _negative(self) -> dict[str, tuple[int, ...]]:
+        """The prompt of the base's second context, where there is one."""
+        row = self._plan.guidance.row
+        if row is None or row.negative is None:
+            return {}
+        negative, tokenizer = row.negative, self._runtime.tokenizer
+        text = negative_text(negative)
+        try:
+            prompt = await self._server.tokenizers.run(lambda: tokenizer.raw_prompt(text))
+        except InvalidRequest as error:
+            raise blamed(error, negative) from error
+        return {NEGATIVE: prompt.tokens}
 
     async def whole(self, generation: Generation) -> Response:
         """The response in one piece; a client that leaves meanwhile ends the work."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from server.api.choice import Choice
+from server.api.engine_row import changeable
 from server.api.generation import Change, Generation
 from server.decoding import Guidance
 from server.errors import ApiError, InvalidRequest, NotFound, QueueFull, Unavailable
@@ -134,8 +135,11 @@ class Dispatcher:
         """
         choices = {choice.sequence_id: choice.index for choice in generation.choices}
         running = [id for id in choices if id in self._sequences]
+        row = guidance.row
+        if row is None:
+            raise InvalidRequest("What guides this request is fixed.", param="preferences")
         try:
-            changed = await _done(self.engine.change(running, guidance.mix))
+            changed = await _done(self.engine.change(running, row.mix, **changeable(row)))
         except ValueError as error:
             raise InvalidRequest(f"The engine refuses this change: {error}.") from error
         except RuntimeError as error:

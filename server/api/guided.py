@@ -10,40 +10,41 @@ from server.api.generation import Change, Generation
 from server.api.schema import SamplingFields
 from server.api.serving import Serving
 from server.api.tally import Tally, finite
-from server.decoding import METHODS, Guidance, method_named, read_parameters, read_preferences
+from server.decoding import METHODS, Guidance, initial_preferences, method_named, read_parameters
 from server.errors import ModelNotFound
 from server.text import TokenBytes
 
 
 def read_guidance(body: SamplingFields, server: Serving) -> Guidance:
-    """The guidance a request asks for: its own preferences, or its preset's, or the deployment's defaults.
+    """The guidance a request asks for: its own preferences, or its preset's, or the method's defaults.
 
     Raises:
         ModelNotFound: no such model or preset.
         InvalidRequest: no such method, parameter or preference; or weights the method refuses.
     """
-    deployment = server.deployment
-    weights = _model_weights(body.model, server)
-    if body.preferences is not None:
-        weights = read_preferences(body.preferences, deployment.reward_names)
+    roster, preset = server.roster, _preset(body.model, server)
     asked = body.guidance or schema.GuidanceFields()
-    method = METHODS[0] if asked.method is None else method_named(asked.method)
-    guidance = Guidance(method, read_parameters(method, asked.parameters), weights)
-    _ = guidance.mix  # refuses now what it would refuse later
+    method = METHODS[0] if asked.method is None else method_named(asked.method, roster)
+    parameters = read_parameters(method, asked.parameters)
+    preferences = initial_preferences(method, parameters, roster, given=body.preferences, preset=preset)
+    guidance = Guidance(method, parameters, preferences, roster)
+    _ = guidance.row  # refuses now what it would refuse later
     return guidance
 
 
 def guidance_report(generation: Generation, *, summary: bool) -> schema.GuidanceReport:
     """The ``guidance`` object of a response; with ``summary`` what it did to all choices together."""
     began = generation.ticket.guidance
-    bound: dict[str, Any] = {} if began.max_kl is None else {"max_kl": began.max_kl}
+    extra: dict[str, Any] = {} if began.max_kl is None else {"max_kl": began.max_kl}
+    if began.own_parameters:
+        extra["parameters"] = began.own_parameters
     return schema.GuidanceReport(
         method=began.method.name,
         preferences=dict(began.preferences),
         beta=began.beta,
         changes=[change_report(generation, change) for change in generation.changes],
         cancelled=generation.cancelled,
-        **bound,
+        **extra,
         **(_summary(generation) if summary else {}),
     )
 
@@ -98,9 +99,10 @@ def _summary(generation: Generation) -> dict[str, Any]:
     }
 
 
-def _model_weights(model: str, server: Serving) -> dict[str, float]:
+def _preset(model: str, server: Serving) -> dict[str, float] | None:
+    """The rewards' weights that a model id stands for, if it is a preset's."""
     deployment = server.deployment
     name, colon, preset = model.partition(":")
     if name != deployment.model or (colon and preset not in deployment.presets):
         raise ModelNotFound(model)
-    return deployment.whole(deployment.presets[preset]) if colon else deployment.defaults
+    return deployment.whole(deployment.presets[preset]) if colon else None

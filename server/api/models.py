@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from server.api.serving import Server, Serving
+from server.config import NamedSettings
 from server.decoding import METHODS, described
 from server.errors import ModelNotFound
 
@@ -32,8 +33,9 @@ async def model(id: str, server: Server) -> dict[str, Any]:
 @router.get("/preferences")
 @router.head("/preferences", include_in_schema=False)
 async def preferences(server: Server) -> dict[str, Any]:
-    """The rewards that can be weighted, the methods and their parameters, the presets."""
+    """The rewards that can be weighted, the other models by role, the methods and their parameters, the presets."""
     deployment = server.deployment
+    conditioned = server.roster.conditioned
     rewards = [
         {
             "name": reward.name,
@@ -46,9 +48,18 @@ async def preferences(server: Server) -> dict[str, Any]:
     return {
         "object": "list",
         "data": rewards,
-        "methods": [described(method) for method in METHODS],
+        "policies": [_named(policy) for policy in deployment.policies],
+        "scorers": [_named(scorer) for scorer in deployment.scorers],
+        "objectives": [
+            {"name": name, "description": ""} for name in (conditioned.objectives if conditioned else ())
+        ],
+        "methods": [described(method, server.roster) for method in METHODS],
         "presets": {name: dict(weights) for name, weights in deployment.presets.items()},
     }
+
+
+def _named(model: NamedSettings) -> dict[str, str]:
+    return {"name": model.name, "description": model.description}
 
 
 def _ids(server: Serving) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from fastapi import Request
 
 from server.api.choice import Choice, Ending
 from server.api.dispatcher import Prepared
+from server.api.engine_row import asked
 from server.api.generation import Generation, Ticket
 from server.api.guided import read_guidance
 from server.api.schema import SamplingFields
@@ -89,6 +90,8 @@ class Plan:
         """
         from server.engine import SequenceRequest
 
+        row = self.guidance.row
+        assert row is not None, "a method that is a row of the batch"
         ticket = Ticket(
             id=id,
             kind=kind,
@@ -115,12 +118,13 @@ class Plan:
                     SequenceRequest(
                         id=sequence_id,
                         prompts=prompt,
-                        mix=self.guidance.mix,
+                        mix=row.mix,
                         sampling=sampling,
                         grammar=grammar,
                         report=self.body.report != "none",
                         max_kl=self.guidance.max_kl,
                         salt=self._state.owner,
+                        **asked(row),
                     )
                 )
         return Generation(ticket, choices), sequences
@@ -128,7 +132,7 @@ class Plan:
     def room(self, prompts: Prompts, asked: int | None, param: str) -> int:
         """Tokens an answer may have: ``asked``, or what the tightest member's context leaves.
 
-        Every reward counts, whatever its weight now, because weights may change in mid-answer.
+        Every member in ``prompts`` counts, whatever its weight now, because weights may change in mid-answer.
 
         Raises:
             ContextLengthExceeded: that is not there; ``param`` is where the prompt came from.

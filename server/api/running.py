@@ -63,7 +63,7 @@ async def change(body: Body, generation: Running, server: Server) -> schema.Chan
     beta = body.guidance.beta if body.guidance else None
     preferences = None
     if body.preferences is not None:
-        preferences = read_preferences(body.preferences, server.deployment.reward_names)
+        preferences = read_preferences(generation.ticket.guidance.method, body.preferences, server.roster)
     if preferences is None and beta is None:
         raise InvalidRequest(
             "Nothing to change: give 'preferences' and/or 'guidance.beta'.", param="preferences"

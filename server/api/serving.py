@@ -20,6 +20,7 @@ from server.api.choice import Choice
 from server.api.dispatcher import Dispatcher
 from server.api.generation import Generation
 from server.config import Deployment
+from server.decoding import Roster
 from server.errors import ApiError, Unavailable
 from server.metrics import Metrics
 from server.runtime import Load, Runtime
@@ -60,6 +61,7 @@ class Serving:
         on_dead: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self.deployment = deployment
+        self.roster = Roster.of(deployment)
         self.phase = Phase.LOADING
         self.started = int(time.time())
         self.metrics = Metrics(deployment.model)

@@ -1,31 +1,57 @@
-"""What a method means: a request's preferences and ``guidance`` become one row of member weights for the
-engine.
+"""What a method means: a request's preferences and ``guidance`` become one row of the engine's batch.
+
+row.py, roster.py     what a method asks of the engine; which models a deployment has for which role
+method.py             what a method is, and how it is described to clients
+guidance.py           a request's method, parameters and preferences, checked
+weighing.py           what methods share
+everything else       a method per file
 """
 
 from server.decoding.genarm import GenArm
-from server.decoding.guidance import Guidance, read_parameters, read_preferences
-from server.decoding.method import Method, Parameters, described
+from server.decoding.guidance import Guidance, initial_preferences, read_parameters, read_preferences
+from server.decoding.method import LinearParameters, Method, Offered, Parameters, described
+from server.decoding.roster import Roster
+from server.decoding.row import BASE, NEGATIVE, Candidates, Negative, Row
 from server.errors import InvalidRequest, clip, known
 
-METHODS: tuple[Method, ...] = (GenArm(),)
-"""Every method on offer, the default first. Adding one is adding a file and its name here."""
+METHODS: tuple[Offered, ...] = (GenArm(),)
+"""Every method there is, the default first. Adding one is adding a file and its name here."""
 
 
-def method_named(name: str) -> Method:
-    """The method a request asks for; raises InvalidRequest that lists the known ones."""
+def method_named(name: str, roster: Roster) -> Offered:
+    """The method a request asks for.
+
+    Raises:
+        InvalidRequest: there is none of this name, or the deployment lacks what it needs.
+    """
     for method in METHODS:
         if method.name == name:
-            return method
+            needs = method.needs(roster)
+            if needs is None:
+                return method
+            raise InvalidRequest(
+                f"guidance.method '{name}' is not offered here: the deployment has no {needs}.",
+                param="guidance.method",
+            )
     names = known(method.name for method in METHODS)
     raise InvalidRequest(f"Unknown guidance.method '{clip(name)}' (known: {names}).", param="guidance.method")
 
 
 __all__ = [
+    "BASE",
     "METHODS",
+    "NEGATIVE",
+    "Candidates",
     "Guidance",
+    "LinearParameters",
     "Method",
+    "Negative",
+    "Offered",
     "Parameters",
+    "Roster",
+    "Row",
     "described",
+    "initial_preferences",
     "method_named",
     "read_parameters",
     "read_preferences",

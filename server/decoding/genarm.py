@@ -8,54 +8,63 @@ from pydantic import Field
 
 from server.config import MAX_WEIGHT
 from server.decoding import method
+from server.decoding.roster import Roster
+from server.decoding.row import BASE, Row
+from server.decoding.weighing import reward_names, with_rewards
 from server.errors import InvalidRequest
 
 
-class GenArmParameters(method.Parameters):
+class GenArmParameters(method.LinearParameters):
     """``guidance`` keys of GenARM."""
 
     normalize: bool = Field(False, description="divides the whole mix by 1 + Σ α/β")
 
 
 class GenArm:
-    """The base at weight 1 and every autoregressive reward model at α/β."""
+    """The base at weight 1 and every autoregressive reward model at α/β; of a pair, the model at α/β and its reference at
+    −α/β.
+    """
 
     name = "genarm"
     Parameters: type[method.Parameters] = GenArmParameters
 
-    def mix(self, preferences: Mapping[str, float], parameters: GenArmParameters) -> dict[str, float]:
-        """{"base": 1, name: α/β}, divided by 1 + Σ α/β when normalized.
+    def names(self, roster: Roster) -> Mapping[str, tuple[str, ...]]:
+        """Every reward."""
+        return reward_names(roster.rewards)
+
+    def needs(self, roster: Roster) -> str | None:  # noqa: ARG002
+        """Nothing: without rewards it is the base."""
+        return None
+
+    def defaults(self, parameters: GenArmParameters, roster: Roster) -> Mapping[str, float]:  # noqa: ARG002
+        """What the deployment declares."""
+        return {reward.name: reward.default for reward in roster.rewards}
+
+    def row(self, preferences: Mapping[str, float], parameters: GenArmParameters, roster: Roster) -> Row:
+        """{"base": 1, name: α/β}, divided by 1 + Σ α/β when normalized; to that sum a pair adds nothing.
 
         Raises:
             InvalidRequest: some |α/β| > 100, or the normalizing sum is not positive or too small to divide
                 by.
         """
-        rewards = {name: _over_beta(name, alpha, parameters.beta) for name, alpha in preferences.items()}
-        mix = {"base": 1.0, **rewards}
-        if not parameters.normalize:
-            return mix
-        total = 1.0 + sum(rewards.values())
-        if total <= 0:
-            raise InvalidRequest(
-                f"guidance.normalize divides by 1 + Σ α/β, which must be positive; it is {total:g}.",
-                param="guidance.normalize",
-            )
-        normalized = {name: weight / total for name, weight in mix.items()}
-        if max(abs(weight) for weight in normalized.values()) > MAX_WEIGHT:
-            raise InvalidRequest(
-                f"guidance.normalize divides by 1 + Σ α/β = {total:g}, "
-                f"which makes a weight larger than {MAX_WEIGHT:g}.",
-                param="guidance.normalize",
-            )
-        return normalized
+        mix = with_rewards({BASE: 1.0}, preferences, parameters.beta, roster)
+        if parameters.normalize:
+            alone = [reward.name for reward in roster.rewards if reward.reference is None]
+            mix = _divided(mix, 1.0 + sum(mix[name] for name in alone))
+        return Row(mix)
 
 
-def _over_beta(name: str, alpha: float, beta: float) -> float:
-    # Compared before dividing: a tiny β would overflow.
-    if abs(alpha) > MAX_WEIGHT * beta:
+def _divided(mix: Mapping[str, float], total: float) -> dict[str, float]:
+    if total <= 0:
         raise InvalidRequest(
-            f"preferences.{name} = {alpha:g} divided by guidance.beta = {beta:g} "
-            f"must not be larger than {MAX_WEIGHT:g} in size.",
-            param=f"preferences.{name}",
+            f"guidance.normalize divides by 1 + Σ α/β, which must be positive; it is {total:g}.",
+            param="guidance.normalize",
         )
-    return alpha / beta
+    normalized = {name: weight / total for name, weight in mix.items()}
+    if max(abs(weight) for weight in normalized.values()) > MAX_WEIGHT:
+        raise InvalidRequest(
+            f"guidance.normalize divides by 1 + Σ α/β = {total:g}, "
+            f"which makes a weight larger than {MAX_WEIGHT:g}.",
+            param="guidance.normalize",
+        )
+    return normalized

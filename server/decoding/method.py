@@ -1,21 +1,32 @@
-"""What a decoding method is: a name, parameters of its own, and how preferences become one row of member
-weights.
-"""
+"""What a decoding method is: a name, parameters of its own, and how preferences become one row of the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.decoding.roster import Roster
+from server.decoding.row import Row
+
 
 class Parameters(BaseModel):
-    """A method's part of ``guidance``; subclasses add fields. Unknown keys are refused."""
+    """A method's part of ``guidance``; subclasses add fields. Unknown keys are refused.
+
+    ``stand_ins``: fields that give weights in place of ``preferences``; a request that sends both is refused.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    stand_ins: ClassVar[tuple[str, ...]] = ()
+
     beta: float = Field(1.0, gt=0, description="divides every preference α")
+
+
+class LinearParameters(Parameters):
+    """Of methods whose distance from the base can be bounded by scaling their weights."""
+
     max_kl: float | None = Field(
         None,
         ge=0,
@@ -23,27 +34,56 @@ class Parameters(BaseModel):
     )
 
 
-class Method(Protocol):
-    """A way to turn preferences into the mix.
+class Offered(Protocol):
+    """What all methods have, those that are a row of the batch and those that search over whole responses.
 
-    To add one, add a file and name it in ``server.decoding.METHODS``.
+    A method that takes part in a step is a :class:`Method`. To add one, add a file and name it in
+    ``server.decoding.METHODS``.
     """
 
     name: str
     Parameters: type[Parameters]
 
-    def mix(self, preferences: Mapping[str, float], parameters: Any) -> dict[str, float]:
-        """Weight of each member's logits by member name, "base" included; 0 is off.
+    def names(self, roster: Roster) -> Mapping[str, tuple[str, ...]]:
+        """What ``preferences`` may name, and the members that each of these weights."""
+
+    def needs(self, roster: Roster) -> str | None:
+        """What the deployment lacks for it, naming the section of the configuration; None where it lacks nothing."""
+
+    def defaults(self, parameters: Any, roster: Roster) -> Mapping[str, float]:
+        """The preferences that hold where a request gives none; names left out are 0."""
+
+
+@runtime_checkable
+class Method(Offered, Protocol):
+    """A way to turn preferences into a row."""
+
+    def row(self, preferences: Mapping[str, float], parameters: Any, roster: Roster) -> Row:
+        """What the engine is to do.
+
+        Args:
+            preferences: a weight for each of ``names(roster)``.
+            parameters: an instance of ``Parameters``.
+            roster: lacks nothing of what it ``needs``.
 
         Raises:
             InvalidRequest: these preferences and parameters make no distribution.
         """
 
 
-def described(method: Method) -> dict[str, Any]:
-    """A method as /v1/preferences lists it: its name and a JSON schema for each of its parameters."""
+def described(method: Offered, roster: Roster) -> dict[str, Any]:
+    """A method as /v1/preferences lists it: its name, a JSON schema for each of its parameters, what its ``preferences``
+    may name here, and whether it is available or what it needs.
+    """
     schema = method.Parameters.model_json_schema()["properties"]
     parameters = {
         name: {key: value for key, value in entry.items() if key != "title"} for name, entry in schema.items()
     }
-    return {"name": method.name, "parameters": parameters}
+    needs = method.needs(roster)
+    return {
+        "name": method.name,
+        "parameters": parameters,
+        "preferences": list(method.names(roster)),
+        "available": needs is None,
+        "needs": needs,
+    }

@@ -6,7 +6,7 @@ Fast tokenizers are not thread-safe, so one thread encodes for everybody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,8 +91,9 @@ class ChatTokenizer:
         tools: Sequence[Tool] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        members: Collection[str] | None = None,
     ) -> Prompts:
-        """Every member's prompt. Call it in the tokenizer thread.
+        """The prompt of each of ``members``, by default of all. Call it in the tokenizer thread.
 
         A reward whose template does not show ``tools`` reads none; calls of earlier answers, which it may not show
         either, it reads as the base wrote them.
@@ -105,16 +106,19 @@ class ChatTokenizer:
             ContextLengthExceeded: the text is so long that no tokenization of it fits.
         """
         prompts: dict[str, tuple[int, ...]] = {}
-        for reader, members in self._readers:
+        for reader, group in self._readers:
+            reading = [name for name in group if members is None or name in members]
+            if not reading:
+                continue
             text = reader.render(
                 self._readable(messages, reader),
                 tools=tools,
                 add_generation_prompt=add_generation_prompt and not continue_final_message,
                 continue_final_message=continue_final_message,
             )
-            self._check_length(text, members, "messages")
+            self._check_length(text, reading, "messages")
             tokens = reader.encode(text)
-            prompts.update(dict.fromkeys(members, tokens))
+            prompts.update(dict.fromkeys(reading, tokens))
         return prompts
 
     def raw_prompt(self, prompt: str | Sequence[int], *, echo: bool = False) -> RawPrompt:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from server.api.serving import Phase, Serving
 from server.app import create_app
 from server.config import Deployment, read_deployment
+from server.decoding import Roster
 from server.engine import (
     EngineDead,
     EngineStats,
@@ -344,14 +345,16 @@ def scripted(
         changed = deployment.model_dump()
         options = {name: sections.pop(name) for name in ("keys", "on_dead") if name in sections}
         for name, fields in sections.items():
-            changed[name] = {**changed[name], **fields}
+            changed[name] = (
+                {**changed[name], **fields} if isinstance(fields, dict) and changed[name] else fields
+            )
         engines: list[ScriptedEngine] = []
         script = tiny_tokenizer.encode(text, add_special_tokens=False)
 
-        def load(_: Deployment, __: Callable[[str], None]) -> Runtime:
-            names = ("base", *deployment.reward_names)
-            contexts = dict.fromkeys(names, 256)
-            tokenizers = dict.fromkeys(names, tiny_tokenizer)
+        def load(read: Deployment, __: Callable[[str], None]) -> Runtime:
+            roster = Roster.of(read)
+            contexts = dict.fromkeys(roster.members, 256)
+            tokenizers = dict.fromkeys(roster.settings, tiny_tokenizer)
 
             def make_engine(*callbacks: Any) -> ScriptedEngine:
                 engines.append(ScriptedEngine(script, *callbacks))

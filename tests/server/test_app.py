@@ -32,7 +32,8 @@ def test_models_list_the_model_and_its_presets(real: Any) -> None:
 
 def test_preferences_list_rewards_methods_and_presets(real: Any) -> None:
     listed = get(real, "/v1/preferences").json()
-    assert set(listed) == {"object", "data", "methods", "presets"}
+    assert set(listed) == {"object", "data", "policies", "scorers", "objectives", "methods", "presets"}
+    assert (listed["policies"], listed["scorers"], listed["objectives"]) == ([], [], [])
     assert listed["data"][0] == {
         "name": "helpful",
         "description": "helps",
@@ -40,8 +41,10 @@ def test_preferences_list_rewards_methods_and_presets(real: Any) -> None:
         "range": [0.0, 2.0],
     }
     assert listed["data"][1]["range"] == [-1.0, 3.0]
-    assert [method["name"] for method in listed["methods"]] == ["genarm"]
-    assert set(listed["methods"][0]["parameters"]) == {"beta", "max_kl", "normalize"}
+    genarm = listed["methods"][0]
+    assert (genarm["name"], genarm["available"], genarm["needs"]) == ("genarm", True, None)
+    assert genarm["preferences"] == ["helpful", "harmless"]
+    assert set(genarm["parameters"]) == {"beta", "max_kl", "normalize"}
     assert listed["presets"] == {"kind": {"harmless": 2.0}, "plain": {}}
 
 
@@ -49,7 +52,8 @@ def test_every_listed_preset_and_method_can_be_asked_for(real: Any) -> None:
     for model in get(real, "/v1/models").json()["data"]:
         assert real.chat(model=model["id"], max_tokens=1).status_code == 200
     for method in get(real, "/v1/preferences").json()["methods"]:
-        assert real.chat(guidance={"method": method["name"]}, max_tokens=1).status_code == 200
+        status = real.chat(guidance={"method": method["name"]}, max_tokens=1).status_code
+        assert (status == 200) is method["available"] is (method["needs"] is None)
 
 
 def test_the_openapi_document_holds_together(real: Any) -> None:

@@ -63,11 +63,10 @@ def test_nothing_changes_after_reading() -> None:
         deployment.model = "other"  # type: ignore[misc]
 
 
-def test_preferences_left_out_are_off_and_defaults_are_declared() -> None:
+def test_preferences_left_out_are_off() -> None:
     deployment = read_deployment(
         {**MINIMAL, "rewards": [*reward(default=0.25), {"name": "short", "model": "s"}]}, "d"
     )
-    assert deployment.defaults == {"kind": 0.25, "short": 1.0}
     assert deployment.whole({"short": 2}) == {"kind": 0.0, "short": 2.0}
 
 

@@ -113,7 +113,11 @@ class GuidanceFields(BaseModel):
 
 
 Preferences = Annotated[
-    dict[str, float], Field(max_length=256, description="α per reward model; 0 is off, negative steers away")
+    dict[str, float],
+    Field(
+        max_length=256,
+        description="α per reward model, or what guidance.method weighs; 0 is off, negative steers away",
+    ),
 ]
 
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
@@ -228,17 +232,19 @@ class Change(Answer):
 
 
 class GuidanceReport(Answer):
-    """How the answer was guided: what it began with (``max_kl`` where it was given), and each change since.
+    """How the answer was guided: what it began with (``max_kl`` where it was given, and in ``parameters`` what the request
+    set of the method's own), and each change since.
 
     With ``guidance.report`` also what guidance did, over the tokens of all choices: KL(guided ‖ base) per token
     in nats, the share of tokens where the base's favourite is not the mix's (both null without tokens), and the
-    summed log-probs of the answer under each reward that was weighted and under the base.
+    summed log-probs of the answer under each other model that was weighted and under the base.
     """
 
     method: str
     preferences: dict[str, float]
     beta: float
     max_kl: float | None = None
+    parameters: dict[str, Any] | None = None
     changes: list[Change]
     cancelled: bool
     mean_kl: float | None = None

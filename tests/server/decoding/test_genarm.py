@@ -4,18 +4,23 @@ from typing import Any
 
 import pytest
 
-from server.decoding import Guidance, described, method_named, read_parameters, read_preferences
+from server.decoding import Guidance, Roster, Row, described, method_named, read_parameters, read_preferences
+from server.decoding.roster import Reward
 from server.errors import InvalidRequest
 
-GENARM = method_named("genarm")
+ROSTER = Roster(rewards=(Reward("a"), Reward("b"), Reward("c")))
+GENARM = method_named("genarm", ROSTER)
 
 
 def mix(preferences: dict[str, float], **parameters: Any) -> dict[str, float]:
-    return dict(Guidance(GENARM, read_parameters(GENARM, parameters), preferences).mix)
+    chosen = read_preferences(GENARM, preferences, ROSTER)
+    row = Guidance(GENARM, read_parameters(GENARM, parameters), chosen, ROSTER).row
+    assert row is not None
+    return {name: weight for name, weight in row.mix.items() if weight}
 
 
 def test_the_base_weighs_one_and_rewards_alpha_over_beta() -> None:
-    assert mix({"a": 0.5, "b": -2.0, "c": 0.0}, beta=0.5) == {"base": 1.0, "a": 1.0, "b": -4.0, "c": 0.0}
+    assert mix({"a": 0.5, "b": -2.0, "c": 0.0}, beta=0.5) == {"base": 1.0, "a": 1.0, "b": -4.0}
 
 
 def test_normalized_divides_everything_by_one_plus_the_sum() -> None:
@@ -53,25 +58,27 @@ def test_the_limit_itself_is_allowed() -> None:
 
 
 def test_a_change_keeps_what_it_does_not_name() -> None:
-    before = Guidance(GENARM, read_parameters(GENARM, {"beta": 2.0, "normalize": True}), {"a": 2.0})
-    assert before.changed({"a": 6.0}, None).mix == {"base": 0.25, "a": 0.75}
-    assert before.changed(None, 1.0).mix == {"base": 1 / 3, "a": 2 / 3}
-    assert before.mix == {"base": 0.5, "a": 0.5}
+    roster = Roster(rewards=(Reward("a"),))
+    parameters = read_parameters(GENARM, {"beta": 2.0, "normalize": True})
+    before = Guidance(GENARM, parameters, {"a": 2.0}, roster)
+    assert before.changed({"a": 6.0}, None).row == Row({"base": 0.25, "a": 0.75})
+    assert before.changed(None, 1.0).row == Row({"base": 1 / 3, "a": 2 / 3})
+    assert before.row == Row({"base": 0.5, "a": 0.5})
 
 
 def test_a_left_out_reward_is_off_and_an_unknown_one_is_refused_with_the_known() -> None:
-    assert read_preferences({"b": 1}, ("a", "b")) == {"a": 0.0, "b": 1.0}
+    assert read_preferences(GENARM, {"b": 1}, ROSTER) == {"a": 0.0, "b": 1.0, "c": 0.0}
     with pytest.raises(InvalidRequest, match="a, b"):
-        read_preferences({"nope": 1.0}, ("a", "b"))
+        read_preferences(GENARM, {"nope": 1.0}, ROSTER)
 
 
 def test_an_unknown_method_is_refused_with_the_known() -> None:
     with pytest.raises(InvalidRequest, match="genarm"):
-        method_named("magic")
+        method_named("magic", ROSTER)
 
 
 def test_the_method_describes_its_parameters() -> None:
-    description = described(GENARM)
+    description = described(GENARM, ROSTER)
     assert description["name"] == "genarm"
     assert description["parameters"]["beta"]["default"] == 1.0
     assert description["parameters"]["normalize"]["type"] == "boolean"
