@@ -1,5 +1,6 @@
 """The step: schedule → run members → mix → sample → emit."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,8 @@ class Engine:
             ValueError: an id is taken, a weighted member is unknown or has no prompt, a prompt is empty or holds a token
                 outside the vocabulary, a weight is not finite, no member is weighted, prompt and ``max_tokens`` exceed a
                 member's context, a token of ``logit_bias`` or ``stop_token_ids`` is outside the vocabulary, prompt
-                log-probs are asked for where weighted members read different prompts, or a report or ``max_kl`` without the base.
+                log-probs are asked for where the members that are read have different prompts, a report or ``max_kl`` without a
+                prompt for the base, ``power`` with a negative weight or with ``max_kl``.
         """
         begun: list[Running] = []
         for request in requests:
@@ -242,7 +244,7 @@ class Engine:
                 sequence.prompt_logprobs.append(None)
             if tokens:
                 count = sequence.request.sampling.prompt_logprobs or 0
-                mixed = mix_logits(list(parts.values()), len(tokens))
+                mixed = mix_logits(list(parts.values()), len(tokens), [sequence.request.power] * len(tokens))
                 if sequence.request.max_kl is not None:
                     base = next(iter(parts.values())).logits.to(mixed.device)
                     mixed, _ = limit(mixed, base, [sequence.request.max_kl] * len(tokens))
@@ -354,6 +356,10 @@ class Engine:
         self._check_mix(request.mix, request)
         if request.max_kl is not None and not request.max_kl >= 0:
             raise ValueError(f"max_kl must not be negative: {request.max_kl}")
+        if not math.isfinite(request.power):
+            raise ValueError(f"power must be finite: {request.power}")
+        if request.power and request.max_kl is not None:
+            raise ValueError("max_kl scales weights that are added up; it has no meaning with a power mean")
 
     def _check_sampling(self, sampling: SamplingParams) -> None:
         size = next(iter(self.members.values())).vocab_size
@@ -370,16 +376,22 @@ class Engine:
                 raise ValueError(f"mix: there is no member {name!r}; there are {', '.join(self.members)}")
             if not abs(weight) < float("inf"):
                 raise ValueError(f"mix: the weight of {name} is {weight}; it must be finite")
+            if request.power and weight < 0:
+                raise ValueError(f"mix: the weight of {name} is {weight}; a power mean takes none below 0")
             if weight != 0 and name not in request.prompts:
                 raise ValueError(f"mix: {name} is weighted in but has no prompt")
         if not any(mix.values()):
             raise ValueError("mix: at least one member needs a weight other than 0")
-        if (request.report or request.max_kl is not None) and not mix.get(next(iter(self.members))):
-            raise ValueError("report and max_kl: the base needs a weight other than 0")
+        base = next(iter(self.members))
+        if request.observes and next(iter(request.prompts)) != base:
+            raise ValueError("report and max_kl: the base needs a prompt, the first of all")
         if request.sampling.prompt_logprobs is not None:
-            first, *others = [list(request.prompts[name]) for name, weight in mix.items() if weight]
+            reading = {name for name, weight in mix.items() if weight} | (
+                {base} if request.observes else set()
+            )
+            first, *others = [list(request.prompts[name]) for name in reading]
             if any(other != first for other in others):
-                raise ValueError("prompt_logprobs: the weighted members read different prompts")
+                raise ValueError("prompt_logprobs: the members that are read have different prompts")
 
 
 def overlaps(config: EngineConfig, device: torch.device) -> bool:
@@ -413,6 +425,6 @@ def prompt_contributions(
             begin = end - chunk.logits
             if tokens:
                 rows = logits[name][begin : begin + len(tokens)]
-                weights = [sequence.mix[name]] * len(tokens)
+                weights = [sequence.mix.get(name, 0.0)] * len(tokens)
                 parts[name] = Contribution(rows, range(len(tokens)), weights)
     return parts, tokens

@@ -109,8 +109,11 @@ class SequenceRequest:
         mix: member name → weight of its logits; missing or 0: the member is not run.
         grammar: what the response must match, if anything.
         report: whether each token comes with what guidance did to it.
-        max_kl: nats that a token's KL(mix ‖ base) may reach; beyond it that step's weights are scaled down.
+        max_kl: nats that a token's KL(mix ‖ base) may reach; beyond it that step's weights are scaled down. It and ``report``
+            have the base read even where its weight is 0.
         salt: prompts are shared with requests of the same salt only.
+        power: 0 adds up the weighted logits; else the members' weighted power mean, see
+            :func:`~server.engine.sampling.mix.power_mean`. Its weights may not be negative, and ``max_kl`` has no meaning.
     """
 
     id: str
@@ -121,6 +124,12 @@ class SequenceRequest:
     report: bool = False
     max_kl: float | None = None
     salt: str = ""
+    power: float = 0.0
+
+    @property
+    def observes(self) -> bool:
+        """Whether the base is read whatever its weight."""
+        return self.report or self.max_kl is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +239,14 @@ class Sequence:
 
     @property
     def active(self) -> list[str]:
-        """Members with a weight: those that have to read it."""
-        return [name for name, weight in self.mix.items() if weight != 0]
+        """Members that have to read it: those with a weight, and the base where something is told in comparison with it."""
+        weighted = [name for name, weight in self.mix.items() if weight != 0]
+        base = next(iter(self.contexts))
+        return [base, *weighted] if self.request.observes and base not in weighted else weighted
+
+    def reads(self, member: str) -> bool:
+        """Whether ``member`` is one of :attr:`active`."""
+        return bool(self.mix.get(member)) or (self.request.observes and member == next(iter(self.contexts)))
 
     def total(self, member: str) -> int:
         """Tokens of ``member``'s context."""

@@ -80,7 +80,8 @@ def draw(sequences: list[Running], parts: Mapping[str, Contribution], *, sync: b
         sync: whether Python may wait for the device meanwhile to save it work. Without, it waits only for what a grammar or
             penalties need.
     """
-    mixed = mix_logits(list(parts.values()), len(sequences))
+    powers = [one.request.power for one in sequences]
+    mixed = mix_logits(list(parts.values()), len(sequences), powers)
     mixed, scales = _limited(sequences, mixed, parts, sync=sync)
     mixed, finite = _sound(mixed, sync=sync)
     faults: dict[int, str] = {}

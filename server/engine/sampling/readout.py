@@ -30,13 +30,14 @@ class Readout:
                     row += chunk.logits
 
     def parts(self, drawing: Sequence[Running], forks: Mapping[str, Running]) -> dict[str, Contribution]:
-        """By member, the logits that the next token of each of ``drawing`` comes from: behind its guesses that stood so far.
+        """By member, the logits that the next token of each of ``drawing`` comes from: behind its guesses that stood so far; with
+        weight 0 where it is read but not mixed in.
 
         ``forks``: follower → whose logits it shares.
         """
         parts = {}
         for name, places in self._places.items():
-            rows = [row for row, one in enumerate(drawing) if one.mix.get(name)]
+            rows = [row for row, one in enumerate(drawing) if one.reads(name)]
             if not rows:
                 continue
             chosen = []
@@ -44,7 +45,7 @@ class Readout:
                 one = drawing[row]
                 owner = forks[one.id].id if one.id in forks else one.id
                 chosen.append(places[owner][one.drafting.stood - len(one.drafting.tokens) - 1])
-            weights = [drawing[row].mix[name] for row in rows]
+            weights = [drawing[row].mix.get(name, 0.0) for row in rows]
             parts[name] = Contribution(_gather(chosen), rows, weights)
         return parts
 

@@ -6,6 +6,7 @@ come to Python.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,12 +42,16 @@ def measure_logprobs(logits: torch.Tensor, tokens: torch.Tensor, most: int) -> d
 
 
 def read_logprobs(measured: Mapping[str, list[Any]], counts: Sequence[int]) -> list[TokenLogprobs]:
-    """Row by row, with the best ``counts[row]`` tokens."""
+    """Row by row, with the best ``counts[row]`` tokens, those that the mix rules out left out."""
     rows = zip(measured["logprob"], measured["best"], measured["best_logprobs"], counts, strict=True)
     return [
-        TokenLogprobs(logprob, tuple(zip(best[:count], values[:count], strict=True)))
+        TokenLogprobs(logprob, tuple(_possible(best[:count], values[:count])))
         for logprob, best, values, count in rows
     ]
+
+
+def _possible(tokens: Sequence[int], values: Sequence[float]) -> list[tuple[int, float]]:
+    return [pair for pair in zip(tokens, values, strict=True) if pair[1] > -math.inf]
 
 
 def measure_reports(

@@ -159,6 +159,8 @@ class Speculation:
 
     def _sharpness(self, sequence: Running) -> float:
         """What the rewards' weights are multiplied by, to stand for the base too; 0 where they cannot."""
+        if sequence.request.power:
+            return 0.0
         base = sequence.mix.get(self._base, 0.0)
         rewards = sum(sequence.mix.get(name, 0.0) for name in self._rewards)
         return (base + rewards) / rewards if base > 0 and rewards > 0 else 0.0

@@ -1,6 +1,7 @@
 """A bound on KL(guided ‖ base) holds at every token, costs no more guidance than it must, and touches nobody else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,9 +70,15 @@ def run(engine: Engine, *requests: SequenceRequest) -> dict[str, list[TokenOutpu
     return outputs
 
 
-def asked(name: str, mix: dict[str, float], max_kl: float | None, **sampling: Any) -> SequenceRequest:
+def asked(
+    name: str,
+    mix: dict[str, float],
+    max_kl: float | None,
+    prompts: dict[str, list[int]] = PROMPTS,
+    **sampling: Any,
+) -> SequenceRequest:
     options: dict[str, Any] = {"max_tokens": 30, "seed": 4, "logprobs": 300, **sampling}
-    return SequenceRequest(name, PROMPTS, mix, SamplingParams(**options), report=True, max_kl=max_kl)
+    return SequenceRequest(name, prompts, mix, SamplingParams(**options), report=True, max_kl=max_kl)
 
 
 def test_no_token_exceeds_the_bound_and_its_log_probs_are_those_of_the_scaled_weights(
@@ -123,4 +130,21 @@ def test_a_bound_that_is_no_bound_is_refused(make_engine: Callable[..., Engine])
         with pytest.raises(ValueError, match="max_kl"):
             engine.add(asked("r", {"base": 1.0}, bound))
     with pytest.raises(ValueError, match="max_kl"):
-        engine.add(SequenceRequest("r", PROMPTS, {"helpful": 1.0}, SamplingParams(3), max_kl=1.0))
+        engine.add(asked("r", {"helpful": 1.0}, 1.0, prompts={"helpful": [4]}))
+    with pytest.raises(ValueError, match="max_kl"):
+        engine.add(replace(asked("r", {"helpful": 1.0}, 1.0), power=1.0))
+
+
+def test_a_mix_without_the_base_is_pulled_towards_it(
+    make_engine: Callable[..., Engine], reference: Callable[..., torch.Tensor]
+) -> None:
+    engine = make_engine()
+    outputs = run(engine, asked("r", {"helpful": 1.0}, 0.4))["r"]
+    response = [output.token for output in outputs]
+    base, other = (reference(engine, PROMPTS, {name: 1.0}, response) for name in ("base", "helpful"))
+    for step, output in enumerate(outputs):
+        assert output.report is not None and output.logprobs is not None
+        assert output.report.kl <= 0.4 + 1e-3
+        row = (base[step] + output.report.scale * (other[step] - base[step])).log_softmax(-1)
+        assert output.logprobs.logprob == pytest.approx(row[output.token].item(), abs=1e-4)
+    assert min(output.report.scale for output in outputs if output.report) < 1.0

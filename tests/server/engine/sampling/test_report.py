@@ -1,11 +1,14 @@
 """What is told about tokens: log-probs of prompts, and what guidance did, as a plain recomputation gives them."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
 from server.engine import Engine, SamplingParams, SequenceRequest, TokenLogprobs, TokenOutput
+from server.engine.sampling.report import measure_reports, token_logprobs
+from server.engine.speculation.pace import Pace
 
 MIX = {"base": 1.0, "helpful": 0.7, "harmless": -0.4}
 TEXT = torch.randint(300, (53,), generator=torch.Generator().manual_seed(5)).tolist()
@@ -175,4 +178,50 @@ def test_a_report_is_made_for_those_only_that_asked(make_engine: Callable[..., E
     assert all(output.report is None for output in outputs["quiet"])
     assert all(output.report is not None for output in outputs["told"])
     with pytest.raises(ValueError, match="report"):
-        engine.add(SequenceRequest("r", prompts, {"helpful": 1.0}, SamplingParams(3), report=True))
+        engine.add(SequenceRequest("r", {"helpful": [3]}, {"helpful": 1.0}, SamplingParams(3), report=True))
+
+
+@pytest.mark.parametrize("speculation", ["off", "prompt"])
+def test_the_base_is_read_for_a_report_and_has_no_part_in_what_is_drawn(
+    make_engine: Callable[..., Engine], reference: Reference, speculation: str, steady: Callable[..., Pace]
+) -> None:
+    prompts = {"base": TEXT[:9], "helpful": TEXT[:20], "harmless": [8]}
+    quiet, told = make_engine(), make_engine(speculation=speculation, pace=steady(2))
+    mixes = [{"helpful": 1.0}, {"base": 0.0, "helpful": 1.0}, {"helpful": 0.6, "harmless": 0.4}]
+    for number, mix in enumerate(mixes):
+        sampling = SamplingParams(14, seed=number, logprobs=300, temperature=0.9)
+        quiet.add(SequenceRequest(f"r{number}", prompts, mix, sampling))
+        told.add(SequenceRequest(f"r{number}", prompts, mix, sampling, report=True))
+    expected, got = run(quiet), run(told)
+    for number, mix in enumerate(mixes):
+        response = [output.token for output in got[f"r{number}"]]
+        base = reference(told, prompts, {"base": 1.0}, response)
+        mixed = reference(told, prompts, {name: weight for name, weight in mix.items() if weight}, response)
+        for step, (alone, output) in enumerate(zip(expected[f"r{number}"], got[f"r{number}"], strict=True)):
+            assert (output.token, output.logprobs) == (alone.token, alone.logprobs)
+            assert output.report is not None
+            row = mixed[step]
+            assert output.report.kl == pytest.approx((row.exp() * (row - base[step])).sum().item(), abs=1e-4)
+            assert output.report.base_logprob == pytest.approx(base[step][output.token].item(), abs=1e-4)
+            assert sorted(output.report.rewards) == sorted(name for name, weight in mix.items() if weight)
+    assert quiet.stats().prompt_tokens_computed == 0 < told.stats().prompt_tokens_computed
+
+
+def test_without_a_report_a_base_of_weight_zero_is_not_read(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    sampling = SamplingParams(3)
+    engine.add(
+        SequenceRequest("r", {"base": [1, 2], "helpful": [3]}, {"base": 0.0, "helpful": 1.0}, sampling)
+    )
+    engine.step()
+    assert engine.stats().cache_usage["base"] == 0.0
+
+
+def test_tokens_that_a_row_rules_out_are_in_no_list() -> None:
+    logits = torch.tensor([[1.0, -torch.inf, 2.0, -torch.inf]])
+    (entry,) = token_logprobs(logits, [2], [4])
+    assert [token for token, _ in entry.top] == [2, 0]
+    base = torch.zeros(1, 4)
+    measured = measure_reports(logits, base, {}, torch.tensor([2]), torch.ones(1))
+    p = torch.tensor([1.0, 2.0]).softmax(-1)
+    assert measured["kl"].item() == pytest.approx((p * (p.log() - math.log(0.25))).sum().item(), abs=1e-6)
