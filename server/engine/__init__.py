@@ -3,7 +3,7 @@
 Needs torch and transformers only; no web package is imported from here.
 """
 
-from server.engine.assembly import build_members, release_stock
+from server.engine.assembly import NEGATIVE, build_members, release_stock
 from server.engine.attention.hook import ATTENTION, register_attention
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine, EngineStats
@@ -21,6 +21,7 @@ from server.engine.thread import EngineDead, EngineThread
 
 __all__ = [
     "ATTENTION",
+    "NEGATIVE",
     "Engine",
     "EngineConfig",
     "EngineDead",

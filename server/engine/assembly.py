@@ -6,7 +6,7 @@ anything else                  a forward of its own, by transformers
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,6 +26,10 @@ from server.engine.stock import StockModel
 INVARIANT_ROWS = 4
 """Rows a matrix product of torch's own needs per thread to give each row the bits it has in any larger product; with fewer,
 other code runs. Measured, and checked again at start (:meth:`Member.check_batch_invariance`)."""
+
+
+NEGATIVE = "base.negative"
+"""The base's second lane: what classifier-free guidance leads away from."""
 
 
 MOST_RECORDED_ROWS = 256
@@ -67,14 +71,19 @@ class Forward:
         return [RunnerLane(model.name, model.vocab_size) for model in self.models]
 
 
-def build_members(family: Family, config: EngineConfig) -> list[Member]:
+def build_members(family: Family, config: EngineConfig, *, negative: bool = False) -> list[Member]:
     """Members of a family, base first, each tested against its plain forward before it may serve.
+
+    ``negative``: the base is a member twice, on the same weights; as :data:`NEGATIVE` it reads prompts of its own, with its own
+    share of the cache.
 
     Raises:
         SelfTestError: a model does not survive the engine's forward, or ``deterministic`` cannot be kept.
         UserError: a model that is to be run in 8 bits cannot be.
     """
     models = [family.base, *family.rewards]
+    if negative:
+        models.append(replace(family.base, name=NEGATIVE))
     sizes = {model.name: kv_tokens(models, model, config) for model in models}
     members: dict[str, Member] = {}
     for forward in forwards(models, deterministic=config.deterministic):

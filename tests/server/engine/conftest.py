@@ -38,9 +38,11 @@ def cache() -> str:
 def make_engine(family: Family, cache: str) -> MakeEngine:
     """An engine on ``family``, or on another one, with the limits given."""
 
-    def make(models: Family = family, pace: Pace | None = None, **limits: Any) -> Engine:
+    def make(
+        models: Family = family, pace: Pace | None = None, *, negative: bool = False, **limits: Any
+    ) -> Engine:
         config = EngineConfig(**{"cache": cache, **limits})
-        return Engine(build_members(models, config), config, pace=pace)
+        return Engine(build_members(models, config, negative=negative), config, pace=pace)
 
     return make
 
