@@ -15,7 +15,7 @@ from arm_models.errors import UserError
 COMMANDS = {
     "serve": ("server.serve_command", "serve a base model and its reward models over the OpenAI API"),
     "chat": ("server.terminal.command", "talk to a server and move its weights while it answers"),
-    "train": ("arm_models.training_command", "train an autoregressive reward model on preference pairs"),
+    "train": ("arm_models.training_command", "train a reward model or a policy on preference pairs"),
     "evaluate": ("server.evaluate_command", "score guided answers on held-out prompts"),
     "bench": ("server.bench.command", "measure throughput and what guidance costs"),
     "demo": ("arm_models.demo.command", "rebuild the shipped demo models"),

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from arm_models.training.config import TrainConfig
+from arm_models.training.config import SOME_LOSSES, TrainConfig
 
 ARM_JSON = "arm.json"
 FOLDERS = ("model_name_or_path", "dataset_name", "eval_dataset", "output_dir", "chat_template_path")
@@ -40,11 +40,13 @@ class RewardCard:
         settings = {name: _portable(name, value) for name, value in asdict(self.config).items()}
         for name in ("resume_from_checkpoint", "overwrite_output_dir"):
             del settings[name]
+        for name in SOME_LOSSES - self.config.objective.settings:
+            del settings[name]
         return {
             "version": 1,
             "reward_name": self.reward_name,
             "loss": self.config.loss,
-            "beta_r": self.config.beta,
+            **({"beta_r": self.config.beta} if "beta" in self.config.objective.settings else {}),
             "base_tokenizer_sha256": self.tokenizer_hash,
             "chat_template_sha256": self.template_hash,
             "eos_token": self.eos_token,
@@ -62,12 +64,8 @@ class RewardCard:
     def readme(self) -> str:
         """A model card."""
         config = self.config
-        kind = "LoRA adapter (PEFT)" if config.use_peft else "full checkpoint"
-        loss = "summed log-probs of the answer, EOS included, no reference model"
-        if config.length_normalized:
-            loss = "mean log-probs of the answer (the length-normalised variant)"
-        if config.sft_weight:
-            loss += f", plus {config.sft_weight:g} x the chosen answer's NLL per {config.sft_reduction}"
+        adapter = config.use_peft and config.objective.model == "language"
+        kind = "LoRA adapter (PEFT)" if adapter else "full checkpoint"
         figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in self.results.items())
         command = " ".join(
             shlex.quote(part)
@@ -75,19 +73,28 @@ class RewardCard:
             if name not in ("resume_from_checkpoint", "overwrite_output_dir")
             for part in _flag(name, _portable(name, value))
         )
-        library = "peft" if config.use_peft else "transformers"
+        library = "peft" if adapter else "transformers"
+        task = "text-classification" if config.objective.model == "scalar" else "text-generation"
         base = _portable("model_name_or_path", config.model_name_or_path)
         hub = f"base_model: {config.model_name_or_path}\n" if base == config.model_name_or_path else ""
+        serving = config.objective.serving.format(
+            name=self.reward_name, model=Path(config.output_dir).name, start=base
+        )
         return (
-            f"---\nlibrary_name: {library}\npipeline_tag: text-generation\n{hub}tags:\n- autoregressive-reward-model\n"
-            f"- genarm\n---\n\n# {self.reward_name}\n\nAn autoregressive reward model (ARM): a {kind}, trained from "
-            f"`{base}`. The log-probability it gives a response is\nthat response's reward; `genarm serve` adds it, "
-            "token by token and weighted per request, to a base model with the same tokenizer.\n\n"
-            f"**Loss**: {config.loss}, β_r = {config.beta:g}, {loss}.\n\n"
+            f"---\nlibrary_name: {library}\npipeline_tag: {task}\n{hub}tags:\n- {config.loss}\n- genarm\n---\n\n"
+            f"# {self.reward_name}\n\nA {kind}, trained from `{base}`: {config.objective.summary}.\n"
+            "`genarm serve` guides a base model with the same tokenizer by it:\n\n"
+            f"```yaml\n{serving}\n```\n\n**Loss**: {self._loss()}.\n\n"
             f"**Data**: `{Path(config.dataset_name).name}` ({self.format}): {self.pairs} pairs, {self.held_out} held out; "
             f"sha256 {self.digest[:16]}….\n\n| after {self.steps} updates | |\n|---|---|\n{figures}\n\n"
             f"```\ngenarm train {command}\n```\n"
         )
+
+    def _loss(self) -> str:
+        """The loss and its settings."""
+        used = self.config.objective.settings
+        given = [f"{name} {getattr(self.config, name)}" for name in sorted(used)]
+        return ", ".join([self.config.loss, *given])
 
 
 def write_card(folder: Path, card: RewardCard) -> None:

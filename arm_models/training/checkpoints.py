@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class TrainingState:
 
     step: updates done. optimizer, scheduler: their state dicts. processes: for each one its random generators and the
     sums not yet logged. log: the figures logged so far. identity: what has to be the same when the run goes on.
+    references: log-probs of the loss's reference, where it has one.
     """
 
     step: int
@@ -52,6 +53,7 @@ class TrainingState:
     processes: list[dict[str, Any]]
     log: list[dict[str, float]]
     identity: dict[str, Any]
+    references: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

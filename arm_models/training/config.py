@@ -6,10 +6,12 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_args
 
 from arm_models.errors import UserError
-from arm_models.losses import LOSSES, LossSettings
+from arm_models.losses import LOSSES, Loss, LossSettings
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 DTYPES = ("float32", "bfloat16")
+SOME_LOSSES = frozenset[str]().union(*(loss.settings for loss in LOSSES.values()))
+"""Settings that only some losses have; the others refuse them."""
 
 
 def _setting(
@@ -47,11 +49,16 @@ class TrainConfig:
     )
 
     loss: str = _setting("arm", "what is minimised", choices=tuple(LOSSES))
-    beta: float = _setting(0.05, "β_r of the ARM loss", low=0)
+    beta: float = _setting(0.05, "β_r of the ARM loss, β of DPO (papers on DPO mostly use 0.1)", low=0)
     length_normalized: bool = _setting(False, "mean instead of summed log-probs: a variant, not the ARM loss")
     sft_weight: float = _setting(0.0, "weight of the NLL of the chosen answer, added to the loss", low=0)
     sft_reduction: str = _setting(
         "token", "that NLL per token of the answer or summed over it", choices=("token", "sequence")
+    )
+    prefix_reduction: str = _setting(
+        "sum",
+        "bt-prefix: the terms of a pair's prefixes, as in the paper summed, or averaged",
+        choices=("sum", "mean"),
     )
 
     use_peft: bool = _setting(False, "train a LoRA adapter instead of all weights")
@@ -97,6 +104,10 @@ class TrainConfig:
                 raise UserError(f"--{name} is required")
         for setting in fields(self):
             _check_range(setting, getattr(self, setting.name))
+        for setting in fields(self):
+            unused = setting.name in SOME_LOSSES - self.objective.settings
+            if unused and getattr(self, setting.name) != setting.default:
+                raise UserError(f"{setting.name}: --loss {self.loss} has no such setting")
         if self.eval_dataset and self.eval_fraction:
             raise UserError("eval_fraction: cannot be used together with eval_dataset")
         if self.eval_steps and not (self.eval_dataset or self.eval_fraction):
@@ -110,9 +121,16 @@ class TrainConfig:
         return self.learning_rate if self.learning_rate is not None else 5e-4 if self.use_peft else 5e-7
 
     @property
+    def objective(self) -> Loss:
+        """The loss called ``loss``."""
+        return LOSSES[self.loss]
+
+    @property
     def loss_settings(self) -> LossSettings:
         """The settings the loss sees."""
-        return LossSettings(self.beta, self.length_normalized, self.sft_weight, self.sft_reduction)
+        return LossSettings(
+            self.beta, self.length_normalized, self.sft_weight, self.sft_reduction, self.prefix_reduction
+        )
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not at their default, in order."""

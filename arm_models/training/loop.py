@@ -1,12 +1,11 @@
 """The training loop: score pairs, step, log, evaluate, save. One update is a mean over its pairs, however it is split."""
 
-import inspect
 import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,20 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, get_scheduler
 
-from arm_models.data import EncodedPair, PairEncoder, PreferencePair, read_pairs, split_by_prompt
+from arm_models.data import PairEncoder
 from arm_models.errors import UserError
 from arm_models.loading.checkpoint import one_line
-from arm_models.losses import LOSSES, ScoredPairs, answer_lengths, sequence_log_probs
+from arm_models.losses import ScoredPairs
 from arm_models.tokenizer_hash import template_hash, tokenizer_hash
 from arm_models.training import checkpoints
-from arm_models.training.batches import BatchOrder, MicroBatch, micro_batches
+from arm_models.training.batches import BatchOrder, Example, MicroBatch, micro_batches
 from arm_models.training.card import RewardCard, write_card
 from arm_models.training.checkpoints import TrainingState
 from arm_models.training.config import TrainConfig
-from arm_models.training.start import (
-    length_limits,
-    load_trainable,
-    open_start,
-    quiet,
-    start_tokenizer,
-)
+from arm_models.training.models import TrainedModel, load_model
+from arm_models.training.pairs import PairSets, read_pair_sets
+from arm_models.training.reference import reference_log_probs
+from arm_models.training.start import length_limits, open_start, quiet, start_tokenizer
 
 DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 log = logging.getLogger("genarm.train")
@@ -43,8 +39,9 @@ log = logging.getLogger("genarm.train")
 class TrainResult:
     """A finished run: the model's folder, updates, last figures (also in arm.json), and the figures logged on the way.
 
-    Figures: loss, accuracy (share of pairs whose chosen answer has the higher summed log-prob), margin (mean
-    difference of the two, nats), eval_… the same on held-out pairs.
+    Figures: loss, accuracy (share of pairs whose chosen answer is ranked higher), margin (mean difference of the two:
+    of summed log-probs or of their log-ratios to the reference in nats, or of scalar values), eval_… the same on
+    held-out pairs.
     """
 
     output_dir: Path
@@ -53,18 +50,8 @@ class TrainResult:
     log: list[dict[str, float]]
 
 
-@dataclass(frozen=True)
-class PairSets:
-    """Token ids to train on and to hold out, and where they come from."""
-
-    train: list[EncodedPair]
-    held_out: list[EncodedPair]
-    format: str
-    digests: dict[str, str]
-
-
 def train_reward(config: TrainConfig, *, progress: bool = True) -> TrainResult:
-    """Train an autoregressive reward model and write it to ``config.output_dir``.
+    """Train a model on preference pairs and write it to ``config.output_dir``.
 
     progress: a bar on stderr where that is a terminal, log lines elsewhere. Seeds torch's global generators. Runs in
     this process, or as one of those `accelerate launch` has started. Raises UserError in one line for anything a user
@@ -80,7 +67,7 @@ def train_reward(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     positions = start.config.get("max_position_embeddings", start.config.get("n_positions"))
     limits = length_limits(config, positions if isinstance(positions, int) else None)
     encoder = PairEncoder(tokenizer, eos_id, limits.prompt, limits.total)
-    pairs = _read(config, encoder, progress and accelerator.is_main_process)
+    pairs = read_pair_sets(config, encoder, progress and accelerator.is_main_process)
     if notice := encoder.notice():
         say(notice)
     digests = pairs.digests | {"model": start.digest, "tokenizer": tokenizer_hash(tokenizer)}
@@ -89,7 +76,7 @@ def train_reward(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     if state is not None and resume is not None:
         checkpoints.check_identity(state, identity, resume)
     torch.manual_seed(config.seed)
-    model = load_trainable(config, start, resume)
+    model = load_model(config, start, resume)
     run = TrainingRun(config, accelerator, model, tokenizer, pairs, identity, progress)
     if state is not None:
         run.resume(state)
@@ -106,7 +93,7 @@ class TrainingRun:
         self,
         config: TrainConfig,
         accelerator: Accelerator,
-        model: Any,
+        model: TrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         pairs: PairSets,
         identity: dict[str, Any],
@@ -121,39 +108,36 @@ class TrainingRun:
         self.pad_id = int(
             tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         )
-        self.order = BatchOrder(
-            len(pairs.train),
-            config.per_device_train_batch_size
-            * config.gradient_accumulation_steps
-            * accelerator.num_processes,
-            config.seed,
-        )
+        size = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        self.orders = [
+            BatchOrder(len(part), size * accelerator.num_processes, config.seed) for part in pairs.train
+        ]
         self.steps = config.max_steps
         if config.max_steps < 1:
-            self.steps = max(1, math.ceil(config.num_train_epochs * self.order.steps_per_epoch))
-        self._prepare(model)
+            epoch = max(order.steps_per_epoch for order in self.orders)
+            self.steps = max(1, math.ceil(config.num_train_epochs * epoch))
+        self.trained = model
+        self.references: dict[str, Tensor] = {}
+        self._prepare()
         self.step = 0
         self.log: list[dict[str, float]] = []
         self._window: list[Tensor] = []
         torch.manual_seed(config.seed + accelerator.process_index)
 
-    def _prepare(self, model: Any) -> None:
-        config = self.config
-        plain = model.get_base_model() if config.use_peft else model
+    def _prepare(self) -> None:
+        config, plain = self.config, self.trained.plain
         if config.gradient_checkpointing:
             # transformers gave it this name in 5.23; before, it is the one its authors now call deprecated
             enable = getattr(plain, "activation_checkpointing_enable", None)
             (enable or plain.gradient_checkpointing_enable)({"use_reentrant": False})
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
-            trained,
+            list(self.trained.trained.values()),
             lr=config.peak_learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
             weight_decay=config.weight_decay,
         )
-        self._keeps_logits = "logits_to_keep" in inspect.signature(plain.forward).parameters
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(self.trained.module, optimizer)
         # Not prepared: accelerate would step it once per process.
         self.scheduler = get_scheduler(
             config.lr_scheduler_type, optimizer, math.ceil(config.warmup_ratio * self.steps), self.steps
@@ -168,15 +152,18 @@ class TrainingRun:
         self._window = list(own["window"])
         self.step = state.step
         self.log = list(state.log)
+        self.references = dict(state.references)
 
     def train(self) -> TrainResult:
         """Run the updates that are left and write the model."""
+        if self.config.objective.reference == "fixed" and not self.references:
+            self._read_references()
         self.model.train()
         with tqdm(
             total=self.steps, initial=self.step, desc="train", disable=None if self.progress else True
         ) as bar:
             while self.step < self.steps:
-                self._window.append(self.update(self.order.indices(self.step)))
+                self._window.append(self.update(self.batch(self.step)))
                 self.step += 1
                 bar.update()
                 self._report(bar)
@@ -184,18 +171,22 @@ class TrainingRun:
                     self._save_checkpoint()
         return self._finish()
 
-    def update(self, indices: Sequence[int]) -> Tensor:
-        """One step of the optimizer on the pairs at ``indices``; returns this process's sums [loss, right, margin, n]."""
-        batch = [self.pairs.train[index] for index in indices]
+    def batch(self, step: int) -> list[Example]:
+        """The pairs of update ``step``, counted from 0."""
+        (order,), (pairs,) = self.orders, self.pairs.train
+        return [Example(pairs[index], place=index) for index in order.indices(step)]
+
+    def update(self, batch: Sequence[Example]) -> Tensor:
+        """One step of the optimizer on ``batch``; returns this process's sums [loss, right, margin, n]."""
         parts = list(self._parts(batch, self.config.per_device_train_batch_size))
         sums = torch.zeros(4, dtype=torch.float64)
         for number, part in enumerate(parts):
             with self._synchronised(number == len(parts) - 1):
-                losses, pairs = self.score(part)
+                losses, margins = self.score(part, "train")
                 # Gradients are averaged over processes: with this factor their mean is that of the whole batch.
                 share = self.accelerator.num_processes / len(batch)
                 self.accelerator.backward((losses * part.weights).sum() * share)
-            sums += _sums(losses, pairs, part.weights)
+            sums += _sums(losses, margins, part.weights)
         if not math.isfinite(float(sums[0])):
             raise UserError(
                 f"the loss is {float(sums[0])} at update {self.step + 1}; a lower learning_rate may help"
@@ -207,35 +198,51 @@ class TrainingRun:
         self.optimizer.zero_grad()
         return sums
 
-    def score(self, batch: MicroBatch) -> tuple[Tensor, ScoredPairs]:
-        """(loss of every pair ``[B]``, the pairs' log-probs) under the model."""
-        keep: dict[str, int] = {}
-        labels = batch.labels
-        if self._keeps_logits:
-            # Logits of the shared prompt are not needed, and with a large vocabulary they are most of the memory.
-            first = max(0, int((labels >= 0).int().argmax(-1).min()) - 1)
-            keep = {"logits_to_keep": labels.shape[1] - first}
-            labels = labels[:, first:]
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.bf16):
-            logits = self.model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, **keep
-            ).logits
-        chosen, rejected = sequence_log_probs(logits, labels).chunk(2)
-        pairs = ScoredPairs(chosen, rejected, *answer_lengths(labels).chunk(2))
-        return LOSSES[self.config.loss](pairs, self.config.loss_settings), pairs
+    def score(self, batch: MicroBatch, split: str) -> tuple[Tensor, Tensor]:
+        """(loss, margin) of every pair ``[B]`` under the model. split: "train" or "held_out", where the pairs are from."""
+        loss = self.config.objective
+        pairs = self._read(self.model, batch)
+        if loss.reference != "none":
+            reference = self.references[split][batch.places.cpu()].to(pairs.chosen)
+            pairs = replace(pairs, reference_chosen=reference[:, 0], reference_rejected=reference[:, 1])
+        return loss.terms(pairs, self.config.loss_settings), loss.margin(pairs)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Loss, accuracy and margin on the held-out pairs, under names that begin with eval_."""
         self.model.eval()
         sums = torch.zeros(4, dtype=torch.float64)
-        for part in self._parts(self.pairs.held_out, self.config.per_device_eval_batch_size):
-            losses, pairs = self.score(part)
-            sums += _sums(losses, pairs, part.weights)
+        (held_out,) = self.pairs.held_out
+        examples = [Example(pair, place=place) for place, pair in enumerate(held_out)]
+        for part in self._parts(examples, self.config.per_device_eval_batch_size):
+            losses, margins = self.score(part, "held_out")
+            sums += _sums(losses, margins, part.weights)
         self.model.train()
         return {f"eval_{name}": value for name, value in self._means(sums).items()}
 
-    def _parts(self, batch: Sequence[EncodedPair], size: int) -> Iterator[MicroBatch]:
+    def _read(self, module: Any, batch: MicroBatch) -> ScoredPairs:
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.bf16):
+            return self.trained.read(module, batch)
+
+    def _read_references(self) -> None:
+        """What the model says before its first update, of the pairs that the run will see."""
+        (pairs,), (held_out,) = self.pairs.train, self.pairs.held_out
+        steps = range(min(self.steps, self.orders[0].steps_per_epoch))
+        seen = {"train": [example for step in steps for example in self.batch(step)]}
+        seen["held_out"] = [Example(pair, place=place) for place, pair in enumerate(held_out)]
+        device, module = self.accelerator.device, self.accelerator.unwrap_model(self.model).eval()
+        for split, count in (("train", len(pairs)), ("held_out", len(held_out))):
+            self.references[split] = reference_log_probs(
+                seen[split],
+                count,
+                lambda batch: self._read(module, batch.to(device)),
+                max(self.config.per_device_train_batch_size, self.config.per_device_eval_batch_size),
+                (self.accelerator.process_index, self.accelerator.num_processes),
+                self.pad_id,
+                self.progress,
+            )
+
+    def _parts(self, batch: Sequence[Example], size: int) -> Iterator[MicroBatch]:
         device = self.accelerator.device
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         for part in micro_batches(batch, size, rank, processes, self.pad_id):
@@ -280,15 +287,23 @@ class TrainingRun:
                 states,
                 self.log,
                 self.identity,
+                self.references,
             )
             output, keep = Path(self.config.output_dir), self.config.save_total_limit
-            checkpoints.save_checkpoint(output, state, self._write_model, keep)
+            checkpoints.save_checkpoint(output, state, self._save_model, keep)
         self.accelerator.wait_for_everyone()
 
-    def _write_model(self, folder: Path) -> None:
-        model = self.accelerator.unwrap_model(self.model)
+    def _save_model(self, folder: Path) -> None:
         with quiet():
-            model.save_pretrained(folder)
+            self.trained.save(folder)
+        self._complete(folder)
+
+    def _publish_model(self, folder: Path) -> None:
+        with quiet():
+            self.trained.publish(folder, self.pad_id)
+        self._complete(folder)
+
+    def _complete(self, folder: Path) -> None:
         # peft's own card says nothing of this run
         (folder / "README.md").unlink(missing_ok=True)
         self.tokenizer.save_pretrained(folder)
@@ -296,7 +311,7 @@ class TrainingRun:
     def _finish(self) -> TrainResult:
         trained = [figures for figures in self.log if "loss" in figures]
         results = {name: trained[-1][name] for name in ("loss", "accuracy", "margin")} if trained else {}
-        if self.pairs.held_out:
+        if self.pairs.held_out_count:
             results |= self.evaluate()
         card = RewardCard(
             config=self.config,
@@ -304,8 +319,8 @@ class TrainingRun:
             template_hash=template_hash(self.tokenizer),
             eos_token=str(self.tokenizer.eos_token),
             format=self.pairs.format,
-            pairs=len(self.pairs.train),
-            held_out=len(self.pairs.held_out),
+            pairs=self.pairs.count,
+            held_out=self.pairs.held_out_count,
             digest=self.pairs.digests["data"],
             steps=self.steps,
             results=results,
@@ -314,7 +329,7 @@ class TrainingRun:
         if self.accelerator.is_main_process:
 
             def write(folder: Path) -> None:
-                self._write_model(folder)
+                self._publish_model(folder)
                 write_card(folder, card)
 
             checkpoints.publish(output, write)
@@ -338,31 +353,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def _read(config: TrainConfig, encoder: PairEncoder, progress: bool) -> PairSets:
-    data = read_pairs(config.dataset_name, config.dataset_format)
-    train, held_out = data.pairs, tuple[PreferencePair, ...]()
-    digests = {"data": data.digest}
-    if config.eval_dataset:
-        other = read_pairs(config.eval_dataset, config.dataset_format)
-        held_out = other.pairs
-    elif config.eval_fraction:
-        train, held_out = split_by_prompt(train, config.eval_fraction, config.seed)
-    if data.ties and progress:
-        log.info("%d pairs of %s left out: neither answer is preferred", data.ties, config.dataset_name)
-    with tqdm(
-        total=len(train) + len(held_out), desc="tokenise", disable=None if progress else True, leave=False
-    ) as bar:
-        encoded: tuple[list[EncodedPair], list[EncodedPair]] = ([], [])
-        for target, source in zip(encoded, (train, held_out), strict=True):
-            for pair in source:
-                target.append(encoder.encode(pair))
-                bar.update()
-    return PairSets(encoded[0], encoded[1], data.format, digests)
-
-
-def _sums(losses: Tensor, pairs: ScoredPairs, weights: Tensor) -> Tensor:
-    """[Σ loss, pairs ranked right, Σ margin, pairs], float64 on the CPU, of the pairs whose weight is 1."""
-    margins = pairs.chosen - pairs.rejected
+def _sums(losses: Tensor, margins: Tensor, weights: Tensor) -> Tensor:
+    """[Σ loss, pairs ranked right, Σ margin, pairs], float64 on the CPU, every pair counted by its weight."""
     columns = torch.stack([losses, (margins > 0).to(losses), margins, torch.ones_like(margins)]).detach()
     return (columns * weights).double().sum(-1).cpu()
 

@@ -1,18 +1,15 @@
-"""What training starts from: the model in full or under a fresh adapter, its tokenizer, and the lengths it allows."""
+"""What training starts from: a checkpoint, its tokenizer, and the lengths it allows."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from arm_models.errors import UserError
-from arm_models.loading.checkpoint import Checkpoint, one_line, open_checkpoint
+from arm_models.loading.checkpoint import Checkpoint, open_checkpoint
 from arm_models.loading.vocabulary import load_tokenizer
 from arm_models.training.config import TrainConfig
 
@@ -33,6 +30,12 @@ def open_start(config: TrainConfig) -> Checkpoint:
             f"model_name_or_path: {checkpoint.folder} is an adapter; start from a full model, such as its backbone"
         )
     return checkpoint
+
+
+def is_classifier(checkpoint: Checkpoint) -> bool:
+    """Whether it has a classification head instead of a vocabulary's."""
+    names = checkpoint.config.get("architectures") or []
+    return any("ForSequenceClassification" in str(name) for name in names)
 
 
 def start_tokenizer(config: TrainConfig, checkpoint: Checkpoint) -> tuple[PreTrainedTokenizerBase, int]:
@@ -58,58 +61,22 @@ def length_limits(config: TrainConfig, positions: int | None) -> Limits:
     return Limits(prompt, total)
 
 
-def load_trainable(config: TrainConfig, start: Checkpoint, resume: Path | None) -> Any:
-    """The model to train, on the CPU: all weights, or an adapter on frozen ones; from ``resume``'s where given."""
-    with quiet():
-        if not config.use_peft:
-            return load_weights(resume or start.folder, config.dtype)
-        backbone = load_weights(start.folder, config.dtype)
-        if resume is not None:
-            return PeftModel.from_pretrained(backbone, resume, is_trainable=True)
-        return get_peft_model(backbone, lora_config(config, backbone, start))
-
-
-def load_weights(folder: Path, dtype: str) -> Any:
-    """A causal language model from safetensors; raises UserError where transformers cannot build it."""
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"model_name_or_path: {folder}: {one_line(error)}") from error
-
-
-def lora_config(config: TrainConfig, backbone: Any, start: Checkpoint) -> LoraConfig:
-    """LoRA as the settings ask for it; raises UserError where no layer of the model has a target's name."""
-    targets = config.lora_target_modules
-    names = {name.rsplit(".", 1)[-1] for name, _ in backbone.named_modules()}
-    unknown = [target for target in targets if target != "all-linear" and target not in names]
-    if unknown:
-        raise UserError(f"lora_target_modules: the model has no layer named {unknown[0]!r}")
-    local = Path(config.model_name_or_path).expanduser().is_dir()
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules="all-linear" if "all-linear" in targets else list(targets),
-        base_model_name_or_path=str(start.folder) if local else config.model_name_or_path,
-        fan_in_fan_out=backbone.config.model_type == "gpt2",
-    )
-
-
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(report: bool = True) -> Iterator[None]:
     """No bars for loading and saving a model, and no warning that peft's authors alone can act on.
 
-    peft 0.21 asks transformers 5.23 for a property under its old name.
+    peft 0.21 asks transformers 5.23 for a property under its old name. report: whether transformers may say which
+    weights it did not find; without, a fresh head is no news.
     """
-    shown = transformers_logging.is_progress_bar_enabled()
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    if not report:
+        transformers_logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()

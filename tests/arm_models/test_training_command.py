@@ -70,7 +70,7 @@ def test_a_yaml_file_has_the_same_keys_and_flags_win(tmp_path: Path) -> None:
         ("max_steps: 2.5", "max_steps: must be a whole number, got 2.5"),
         ("bf16: 1", "bf16: must be true or false, got 1"),
         ("seed: true", "seed: must be a whole number, got True"),
-        ("loss: bt", "loss: must be one of arm, got 'bt'"),
+        ("loss: ppo", "loss: must be one of arm, .*, got 'ppo'"),
         ("lora_target_modules: [1]", "lora_target_modules: must be names"),
         ("- beta", "must be settings, `name: value` on each line"),
         ("beta: [", "run.yaml: while parsing"),
@@ -96,6 +96,8 @@ def test_a_bad_yaml_file_is_refused(content: str, message: str, tmp_path: Path) 
         (["--eval_steps", "5"], "eval_steps: needs eval_dataset or eval_fraction"),
         (["--num_train_epochs", "0"], "num_train_epochs: must be greater than 0"),
         (["--dataset_name", ""], "--dataset_name is required"),
+        (["--loss", "bt", "--beta", "0.1"], "beta: --loss bt has no such setting"),
+        (["--loss", "dpo", "--prefix_reduction", "mean"], "prefix_reduction: --loss dpo has no such setting"),
     ],
 )
 def test_misuse_is_one_line_and_exit_code_2(

@@ -7,13 +7,14 @@ import pytest
 
 from arm_models.data import EncodedPair
 from arm_models.losses import IGNORE
-from arm_models.training.batches import BatchOrder, collate, micro_batches
+from arm_models.training.batches import BatchOrder, Example, collate, micro_batches
 
 
-def pair(prompt: int, chosen: int, rejected: int) -> EncodedPair:
+def example(prompt: int, chosen: int, rejected: int, weight: float = 1.0) -> Example:
     """Prompt tokens are 1, chosen ones 2, rejected ones 3."""
     parts = ((prompt, 1), (chosen, 2), (rejected, 3))
-    return EncodedPair(*(np.full(length, token, dtype=np.int32) for length, token in parts))
+    pair = EncodedPair(*(np.full(length, token, dtype=np.int32) for length, token in parts))
+    return Example(pair, weight, place=chosen)
 
 
 def test_an_epoch_visits_every_pair_once() -> None:
@@ -29,7 +30,7 @@ def test_an_epoch_visits_every_pair_once() -> None:
 
 
 def test_answers_are_labelled_and_padding_is_masked() -> None:
-    batch = collate([pair(2, 3, 1), pair(1, 1, 2)], 1.0, pad_id=9)
+    batch = collate([example(2, 3, 1), example(1, 1, 2, weight=0.5)], pad_id=9)
     assert batch.input_ids.tolist() == [[1, 1, 2, 2, 2], [1, 2, 9, 9, 9], [1, 1, 3, 9, 9], [1, 3, 3, 9, 9]]
     assert batch.attention_mask.tolist() == [[1] * 5, [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
     assert batch.labels.tolist() == [
@@ -38,12 +39,13 @@ def test_answers_are_labelled_and_padding_is_masked() -> None:
         [IGNORE, IGNORE, 3, IGNORE, IGNORE],
         [IGNORE, 3, 3, IGNORE, IGNORE],
     ]
+    assert (batch.weights.tolist(), batch.places.tolist()) == ([1.0, 0.5], [3, 1])
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 4, 7])
 def test_processes_share_a_batch_without_loss_and_in_step(processes: int, count: int) -> None:
-    pairs = [pair(1, length, 1) for length in range(1, count + 1)]
+    pairs = [example(1, length, 1) for length in range(1, count + 1)]
     shares = [list(micro_batches(pairs, 2, rank, processes, 0)) for rank in range(processes)]
     assert len({len(share) for share in shares}) == 1
     counted = [b for share in shares for b in share if b.weights.sum() > 0]

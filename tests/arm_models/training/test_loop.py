@@ -64,6 +64,18 @@ def test_a_tiny_model_learns_a_preference(adapter: dict[str, Any], make_config: 
     assert result.results["loss"] < result.log[0]["loss"]
 
 
+@pytest.mark.parametrize("loss", ["dpo", "bt", "bt-prefix"])
+@pytest.mark.parametrize("adapter", [{}, {"use_peft": True, "learning_rate": 2e-2}], ids=["full", "lora"])
+def test_every_loss_learns_a_preference(loss: str, adapter: dict[str, Any], make_config: Make) -> None:
+    """Held-out, against a start of no learning rate that is otherwise the same run."""
+    settings = {"loss": loss, "max_steps": 24, "eval_fraction": 0.25} | adapter
+    learned = train_reward(make_config(**settings)).results
+    before = train_reward(make_config("still", **settings | {"max_steps": 1, "learning_rate": 0.0})).results
+    # A prefix without its last word says nothing here, so bt-prefix has little to learn from.
+    assert learned["eval_accuracy"] > max(0.7 if loss == "bt-prefix" else 0.85, before["eval_accuracy"])
+    assert learned["eval_loss"] < 0.95 * before["eval_loss"]
+
+
 def test_an_update_is_the_mean_over_its_pairs_however_it_is_split(
     make_config: Make, weights_of: Weights
 ) -> None:
@@ -83,7 +95,16 @@ def test_recomputing_activations_changes_nothing(make_config: Make, weights_of: 
     assert same(kept, recomputed, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"num_train_epochs": 0.8, "max_steps": -1}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_train_epochs": 0.8, "max_steps": -1},
+        LORA,
+        {"loss": "dpo", "eval_fraction": 0.2},
+        {"loss": "bt", **LORA},
+    ],
+    ids=["full", "lora", "dpo", "bt-lora"],
+)
 def test_a_run_that_was_cut_ends_in_the_same_bits(
     settings: dict[str, Any], make_config: Make, weights_of: Weights, stop_at: Callable[[int], None]
 ) -> None:
@@ -226,6 +247,7 @@ def test_what_is_written_loads_as_a_reward(make_config: Make, start: Path, tmp_p
     assert "eval_accuracy" in card["results"]
     readme = (tmp_path / "polite/README.md").read_text(encoding="utf-8")
     assert "genarm train --model_name_or_path" in readme and "eval_accuracy" in readme
+    assert "rewards:\n  - {name: polite, model: polite}" in readme
     written = (tmp_path / "polite/arm.json").read_text(encoding="utf-8") + readme
     assert str(tmp_path) not in written and str(start.parent) not in written
 

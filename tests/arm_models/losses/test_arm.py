@@ -19,7 +19,7 @@ from arm_models.losses import (
     arm_objective,
     sequence_log_probs,
 )
-from arm_models.training.batches import collate
+from arm_models.training.batches import Example, collate
 
 BETA = 0.3
 EOS = 7
@@ -143,7 +143,7 @@ def test_text_to_loss_equals_trls_cpo(make_checkpoint: Callable[..., Path], tmp_
 
         encoder = PairEncoder(tokenizer, tokenizer.eos_token_id, 64, 128)
         pairs = [PreferencePair(None, row["prompt"], row["chosen"], row["rejected"]) for row in rows]
-        ours = collate([encoder.encode(pair) for pair in pairs], 1.0, tokenizer.pad_token_id)
+        ours = collate([Example(encoder.encode(pair)) for pair in pairs], tokenizer.pad_token_id)
         logits = model(input_ids=ours.input_ids, attention_mask=ours.attention_mask).logits
         loss = loss_of(logits, ours.labels)
         without_eos = loss_of(logits, ours.labels.where(ours.labels != tokenizer.eos_token_id, IGNORE))
