@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from server.config import MAX_WEIGHT
 from server.decoding import method
 from server.decoding.roster import Roster
 from server.decoding.row import BASE, Row
-from server.decoding.weighing import reward_names, with_rewards
+from server.decoding.weighing import with_rewards
 from server.errors import InvalidRequest
 
 
@@ -28,9 +28,9 @@ class GenArm:
     name = "genarm"
     Parameters: type[method.Parameters] = GenArmParameters
 
-    def names(self, roster: Roster) -> Mapping[str, tuple[str, ...]]:
+    def names(self, roster: Roster) -> Sequence[str]:
         """Every reward."""
-        return reward_names(roster.rewards)
+        return [reward.name for reward in roster.rewards]
 
     def needs(self, roster: Roster) -> str | None:  # noqa: ARG002
         """Nothing: without rewards it is the base."""

@@ -48,8 +48,7 @@ class Guidance:
         """The members that may be weighted in while the request runs, and the base, which places its tokens."""
         if self.row is None:
             return frozenset(self.roster.members)
-        named = (member for members in self.method.names(self.roster).values() for member in members)
-        return frozenset({BASE, *named, *self.row.members})
+        return self.row.members | {BASE}
 
     @property
     def own_parameters(self) -> dict[str, Any]:

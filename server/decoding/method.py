@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,8 +44,8 @@ class Offered(Protocol):
     name: str
     Parameters: type[Parameters]
 
-    def names(self, roster: Roster) -> Mapping[str, tuple[str, ...]]:
-        """What ``preferences`` may name, and the members that each of these weights."""
+    def names(self, roster: Roster) -> Sequence[str]:
+        """What ``preferences`` may name."""
 
     def needs(self, roster: Roster) -> str | None:
         """What the deployment lacks for it, naming the section of the configuration; None where it lacks nothing."""

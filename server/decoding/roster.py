@@ -20,11 +20,6 @@ class Reward:
     default: float = 1.0
     reference: str | None = None
 
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The members that its weight weights."""
-        return (self.name,) if self.reference is None else (self.name, self.reference)
-
 
 @dataclass(frozen=True)
 class Policy:

@@ -33,10 +33,11 @@ class Row:
     """One request's part of the batch.
 
     Attributes:
-        mix: weight of each member's logits by member name; 0 or missing is off.
+        mix: weight of each member's logits by member name, 0 is off. Members that are not in it have no prompt and cannot
+            be weighted in later.
         power: 0 is the weighted sum of logits; else the weighted power mean (Σ w · π^−power)^(−1/power), normalized.
         conditions: the preference vector of each conditioned member that is weighted.
-        candidates: how candidates are scored, if they are.
+        candidates: how candidates are scored, if they are; its weights are to be read as the mix's.
         negative: what ``base.negative`` reads, where it is weighted.
     """
 
@@ -48,6 +49,5 @@ class Row:
 
     @property
     def members(self) -> frozenset[str]:
-        """The members that are weighted in."""
-        scorers = self.candidates.weights if self.candidates else {}
-        return frozenset(name for name, weight in {**self.mix, **scorers}.items() if weight != 0)
+        """The members that are weighted in or may be later."""
+        return frozenset({*self.mix, *(self.candidates.weights if self.candidates else ())})

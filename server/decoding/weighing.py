@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from server.config import MAX_WEIGHT
-from server.decoding.roster import Reward, Roster
+from server.decoding.roster import Roster
 from server.errors import InvalidRequest, clip, known
 
 
@@ -21,22 +21,19 @@ def over_beta(name: str, alpha: float, beta: float) -> float:
     return alpha / beta
 
 
-def reward_names(rewards: Sequence[Reward]) -> dict[str, tuple[str, ...]]:
-    """The rewards by name, with the members that each weights."""
-    return {reward.name: reward.members for reward in rewards}
-
-
 def with_rewards(
     mix: Mapping[str, float], preferences: Mapping[str, float], beta: float, roster: Roster
 ) -> dict[str, float]:
-    """``mix`` + Σ (α/β) · reward: a model, or a pair's model minus its reference.
+    """``mix`` + Σ (α/β) · reward over the rewards in ``preferences``: a model, or a pair's model minus its reference.
 
     Raises:
         InvalidRequest: some |α/β| is too large.
     """
     weighted = dict(mix)
     for reward in roster.rewards:
-        weight = over_beta(reward.name, preferences.get(reward.name, 0.0), beta)
+        if reward.name not in preferences:
+            continue
+        weight = over_beta(reward.name, preferences[reward.name], beta)
         weighted[reward.name] = weighted.get(reward.name, 0.0) + weight
         if reward.reference is not None:
             weighted[reward.reference] = weighted.get(reward.reference, 0.0) - weight

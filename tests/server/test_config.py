@@ -128,3 +128,69 @@ def test_a_key_file_without_keys_does_not_open_the_server(tmp_path: Path) -> Non
         read_api_keys(str(keys))
     with pytest.raises(UserError, match="cannot be read"):
         read_api_keys(str(tmp_path / "nope"))
+
+
+def scorer(**fields: Any) -> list[dict[str, Any]]:
+    return [{"name": "score", "model": "s", "trained_on": "responses", **fields}]
+
+
+def conditioned(**fields: Any) -> dict[str, Any]:
+    return {"name": "parm", "model": "p", "objectives": ["a", "b"], **fields}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"base": {"model": "b", "negative_prompt": "yes"}}, "base.negative_prompt"),
+        ({"rewards": reward(reference="")}, "rewards[0].reference"),
+        (
+            {"rewards": reward(reference=None), "policies": [{"name": "kind", "model": "k"}]},
+            "policies: the name 'kind'",
+        ),
+        ({"policies": [{"name": "base", "model": "k"}]}, "taken by the base model"),
+        ({"policies": [{"name": "base.negative", "model": "k"}]}, "taken by the base's negative prompt"),
+        ({"policies": [{"name": "safe", "model": "k", "default": 1}]}, "policies[0].default: unknown key"),
+        (
+            {"rewards": [*reward(reference="r"), *reward(name="kind.reference")]},
+            "taken by the reference of 'kind'",
+        ),
+        ({"scorers": scorer(trained_on="words")}, "scorers[0].trained_on"),
+        ({"scorers": [{"name": "score", "model": "s"}]}, "scorers[0].trained_on: is missing"),
+        ({"scorers": scorer() + scorer()}, "scorers: the name 'score' is used twice"),
+        ({"conditioned": conditioned(objectives=[])}, "conditioned.objectives"),
+        ({"conditioned": conditioned(objectives=["a", "a"])}, "'a' is used twice"),
+        ({"conditioned": conditioned(objectives=[f"o{i}" for i in range(9)])}, "conditioned.objectives"),
+        ({"conditioned": conditioned(name="score"), "scorers": scorer()}, "conditioned: the name 'score'"),
+        ({"conditioned": [conditioned()]}, "conditioned"),
+    ],
+)
+def test_what_is_wrong_with_a_role_is_named(changes: dict[str, Any], named: str) -> None:
+    assert named in complaint(**changes)
+
+
+def test_objectives_may_be_called_as_rewards_are() -> None:
+    made = read_deployment(
+        {**MINIMAL, "rewards": reward(), "conditioned": conditioned(objectives=["kind"])}, "d"
+    )
+    assert made.conditioned is not None
+    assert made.conditioned.objectives == ("kind",)
+
+
+def test_paths_of_every_role_are_meant_from_the_file(tmp_path: Path) -> None:
+    for name in ("base", "safe", "sft"):
+        (tmp_path / name).mkdir()
+    config = tmp_path / "d.yaml"
+    config.write_text(
+        "model: m\nbase: base\n"
+        "rewards: [{name: pair, model: org/pair, reference: base}]\n"
+        "policies: [{name: safe, model: safe, reference: sft}]\n"
+        "scorers: [{name: score, model: safe, trained_on: prefixes}]\n"
+        "conditioned: {name: parm, model: safe, objectives: [a]}\n"
+    )
+    made = read_deployment(read_config_file(config), "d")
+    safe = str(tmp_path / "safe")
+    assert made.rewards[0].reference == "base", "the base itself, not the folder of that name"
+    assert (made.policies[0].model, made.policies[0].reference) == (safe, str(tmp_path / "sft"))
+    assert made.scorers[0].model == safe
+    assert made.conditioned is not None
+    assert made.conditioned.model == safe
