@@ -46,6 +46,9 @@ class EngineLike(Protocol):
     def abort(self, sequence_id: str) -> Future[None]:
         """Drops a sequence; an unknown one is no error."""
 
+    def release(self, sequence_ids: Sequence[str]) -> Future[None]:
+        """Gives back what held sequences hold; unknown ones are no error."""
+
 
 MakeEngine = Callable[[Callable[[list["TokenOutput"]], None], Callable[[BaseException], None]], EngineLike]
 """(on_outputs, on_death) → an engine that has not started; both callbacks come from the engine's thread."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -11,6 +11,7 @@ from server.engine.cache.kv_cache import BLOCK
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.member import Member
+from server.engine.sampling import marks
 from server.engine.sampling.divergence import limit
 from server.engine.sampling.drawing import Drawn, Outcome, draw
 from server.engine.sampling.mix import Contribution, mix_logits
@@ -31,6 +32,7 @@ class EngineStats:
     ``cache_usage``: share of each member's blocks in use, 0 to 1; what is kept of prompts is not in use.
     ``prefix_queries``: tokens of prompts the base was asked to read; ``prefix_hits``: those of them it had read before.
     ``draft_tokens``: guessed ahead; ``accepted_tokens``: those of them that were drawn.
+    ``forwards``: by member, forwards in which it read anything; ``tokens``: what it computed in them.
     """
 
     running: int
@@ -43,6 +45,8 @@ class EngineStats:
     prefix_hits: int = 0
     draft_tokens: int = 0
     accepted_tokens: int = 0
+    forwards: Mapping[str, int] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 class Engine:
@@ -60,6 +64,8 @@ class Engine:
             list(self.members), members[0].vocab_size, self._scheduler, config, pace or AdaptivePace()
         )
         self._steps = 0
+        self._forwards = dict.fromkeys(self.members, 0)
+        self._tokens = dict.fromkeys(self.members, 0)
         device = members[0].loaded.device
         self._overlap = overlaps(config, device)
         self._sync = device.type == "cpu"
@@ -78,11 +84,12 @@ class Engine:
         """Queue responses, all or none. Those of one call that have equal prompts share the reading of them.
 
         Raises:
-            ValueError: an id is taken, a weighted member is unknown or has no prompt, a prompt is empty or holds a token
-                outside the vocabulary, a weight is not finite, no member is weighted, prompt and ``max_tokens`` exceed a
-                member's context, a token of ``logit_bias`` or ``stop_token_ids`` is outside the vocabulary, prompt
-                log-probs are asked for where the members that are read have different prompts, a report or ``max_kl`` without a
-                prompt for the base, ``power`` with a negative weight or with ``max_kl``.
+            ValueError: an id is under way or held, a weighted member is unknown or has no prompt, a prompt is empty or holds
+                a token outside the vocabulary, a weight is not finite, no member is weighted, prompt and ``max_tokens`` exceed a
+                member's context, a token of ``begun``, ``logit_bias`` or ``stop_token_ids`` is outside the vocabulary,
+                prompt log-probs are asked for where the members that are read have different prompts or a response has begun,
+                a report or ``max_kl`` without a prompt for the base, ``power`` with a negative weight or with ``max_kl``, or
+                ``begun`` leaves nothing to draw.
         """
         begun: list[Running] = []
         for request in requests:
@@ -135,6 +142,11 @@ class Engine:
         self._scheduler.remove(sequence)
         return [TokenOutput(sequence_id, sequence.known, -1, "abort")]
 
+    def release(self, sequence_ids: Iterable[str]) -> None:
+        """Give back what held responses hold; those under way will not be held, others are no error."""
+        for sequence_id in sequence_ids:
+            self._scheduler.let_go(sequence_id)
+
     def fail_all(self, message: str) -> list[TokenOutput]:
         """End every response under way with an error."""
         sequences = self._scheduler.all()
@@ -153,7 +165,7 @@ class Engine:
         drawn = self._draw(step.drawing, step, readout) if step.drawing else None
         # Not earlier: while Python looks at these the device is at work.
         before, self._unsettled = self._unsettled, None
-        outputs = self._settle(before)
+        outputs = self._settle(before) + [self._tell_scores(one) for one in step.read]
         if drawn is not None and self._overlap and all(one.foresees for one in drawn.sequences):
             self._await(drawn)
             return outputs
@@ -197,6 +209,8 @@ class Engine:
             scheduler.prefix_hits,
             self._speculation.draft_tokens,
             self._speculation.accepted_tokens,
+            dict(self._forwards),
+            dict(self._tokens),
         )
 
     def check_integrity(self) -> None:
@@ -217,7 +231,13 @@ class Engine:
             own = {lane.name: chunks[lane.name] for lane in runner.lanes if lane.name in chunks}
             if own:
                 logits |= runner.forward(own, tokens)
+                self._count(own)
         return {name: logits[name] for name in self.members if name in logits}
+
+    def _count(self, chunks: Mapping[str, Sequence[Chunk]]) -> None:
+        for name, own in chunks.items():
+            self._forwards[name] += 1
+            self._tokens[name] += sum(len(chunk.tokens) for chunk in own)
 
     def _fork(self, step: Step) -> None:
         """Give followers a copy of what their leaders have computed."""
@@ -230,8 +250,9 @@ class Engine:
 
     def _keep(self, step: Step) -> None:
         """Keep the prompts that were read to their end in this step."""
-        for sequence in step.drawing:
-            if not sequence.response and sequence.id not in step.forks:
+        for sequence in [*step.drawing, *step.read]:
+            behind = len(sequence.response) - len(sequence.request.begun)
+            if not behind and sequence.id not in step.forks:
                 self._scheduler.keep_prefix(sequence)
 
     def _read(self, step: Step, logits: Mapping[str, torch.Tensor]) -> None:
@@ -252,6 +273,13 @@ class Engine:
         for follower, leader in step.forks.items():
             self._scheduler.get(follower).prompt_logprobs = leader.prompt_logprobs
 
+    def _mark(self, chunks: Mapping[str, Sequence[Chunk]], logits: Mapping[str, torch.Tensor]) -> None:
+        """Collect what is asked of members about tokens that are there already."""
+        reading: dict[object, Running] = {one.id: one for one in self._scheduler.running if one.only_reads}
+        if reading:
+            for name, rows in logits.items():
+                marks.collect(chunks[name], rows, name, reading)
+
     def _run(self, step: Step, readout: Readout) -> None:
         """Everything of a step that comes before its tokens."""
         self._speculation.guess(step, readout, self._forward)
@@ -259,11 +287,25 @@ class Engine:
         readout.add(step.chunks, logits)
         self._fork(step)
         self._read(step, logits)
+        self._mark(step.chunks, logits)
         self._keep(step)
 
     def _draw(self, drawing: list[Running], step: Step, readout: Readout) -> Drawn:
         """A token of each of ``drawing``."""
         return draw(drawing, readout.parts(drawing, step.forks), sync=self._sync)
+
+    def _tell_scores(self, sequence: Running) -> TokenOutput:
+        """The one output of a sequence that only reads, which is over."""
+        scores = {name: marks.total(sequence.marks.get(name, ())) for name in sequence.active}
+        self._scheduler.finish(sequence)
+        return TokenOutput(
+            sequence.id,
+            len(sequence.response),
+            -1,
+            "length",
+            cached_tokens=sequence.cached_tokens,
+            scores=scores,
+        )
 
     def _settle(self, drawn: Drawn | None) -> list[TokenOutput]:
         """Tell what was drawn; a response that has ended since has no part in it."""
@@ -299,7 +341,7 @@ class Engine:
         if index == 0 and sequence.request.sampling.prompt_logprobs is not None:
             prompt = tuple(sequence.prompt_logprobs)
         if fault is None and sequence.request.sampling.max_tokens == 0:
-            self._scheduler.remove(sequence)
+            self._scheduler.finish(sequence)
             return TokenOutput(
                 sequence.id,
                 0,
@@ -320,7 +362,7 @@ class Engine:
         reason = sequence.finish_reason()
         if reason is not None:
             sequence.drafting.goes_on = False
-            self._scheduler.remove(sequence)
+            self._scheduler.finish(sequence)
         drafting = sequence.drafting
         return TokenOutput(
             sequence.id,
@@ -337,21 +379,26 @@ class Engine:
         )
 
     def _check(self, request: SequenceRequest) -> None:
-        if request.id in self._scheduler:
-            raise ValueError(f"id {request.id!r} is already under way")
+        if self._scheduler.is_taken(request.id):
+            raise ValueError(f"id {request.id!r} is already under way or held")
+        longest = len(request.begun) if request.scores else request.sampling.max_tokens
         for name, prompt in request.prompts.items():
             if name not in self.members:
                 raise ValueError(f"prompts: there is no member {name!r}; there are {', '.join(self.members)}")
             if not prompt:
                 raise ValueError(f"prompts: {name} has an empty prompt")
-            if len(prompt) + request.sampling.max_tokens > self.max_context[name]:
+            if len(prompt) + longest > self.max_context[name]:
+                wanted = "begun has" if request.scores else "max_tokens is"
                 raise ValueError(
                     f"{name} reads at most {self.max_context[name]} tokens; its prompt has {len(prompt)} and "
-                    f"max_tokens is {request.sampling.max_tokens}"
+                    f"{wanted} {longest}"
                 )
             size = self.members[name].input_size
             if min(prompt) < 0 or max(prompt) >= size:
                 raise ValueError(f"prompts: {name} has a token outside its vocabulary of {size}")
+        self._check_begun(request)
+        if request.scores:
+            return
         self._check_sampling(request.sampling)
         self._check_mix(request.mix, request)
         if request.max_kl is not None and not request.max_kl >= 0:
@@ -360,6 +407,27 @@ class Engine:
             raise ValueError(f"power must be finite: {request.power}")
         if request.power and request.max_kl is not None:
             raise ValueError("max_kl scales weights that are added up; it has no meaning with a power mean")
+
+    def _check_begun(self, request: SequenceRequest) -> None:
+        sampling, size = request.sampling, next(iter(self.members.values())).vocab_size
+        if any(not 0 <= token < size for token in request.begun):
+            raise ValueError(f"begun has a token outside the vocabulary of {size}")
+        for name in request.scores:
+            if name not in self.members:
+                raise ValueError(f"scores: there is no member {name!r}; there are {', '.join(self.members)}")
+            if name not in request.prompts:
+                raise ValueError(f"scores: {name} has no prompt")
+        if len(set(request.scores)) < len(request.scores):
+            raise ValueError("scores: a member is named twice")
+        if sampling.prompt_logprobs is not None and (request.begun or request.scores):
+            raise ValueError("prompt_logprobs: not where the response has begun, or with scores")
+        if request.begun and not request.scores:
+            if len(request.begun) >= sampling.max_tokens:
+                raise ValueError(
+                    f"max_tokens counts the {len(request.begun)} tokens of begun; {sampling.max_tokens} leaves none to draw"
+                )
+            if sampling.stop_token_ids.intersection(request.begun):
+                raise ValueError("begun holds a stop token: the response is over")
 
     def _check_sampling(self, sampling: SamplingParams) -> None:
         size = next(iter(self.members.values())).vocab_size

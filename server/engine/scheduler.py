@@ -6,7 +6,8 @@ Memory goes to the oldest first: when it runs out, the youngest gives everything
 
 Sequences of one group read the same prompts. The first of them reads; the others are held until it draws its first token,
 and join it there. One that comes too late for that (there was no room) copies what a running one has, as far as the grid goes.
-So does every sequence whose prompt begins as an earlier one did, from what was kept of that.
+So does every sequence whose prompt begins as an earlier one did, from what was kept of that; and one that names a parent copies
+what that has, response and all.
 """
 
 from collections import deque
@@ -18,6 +19,7 @@ from server.engine.cache.kv_cache import BLOCK
 from server.engine.cache.prefix_cache import PrefixCache
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
+from server.engine.held import Held
 from server.engine.sequence import Sequence
 
 
@@ -25,12 +27,14 @@ from server.engine.sequence import Sequence
 class Step:
     """What one step computes: chunks per member, and the sequences that draw a token, in batch-row order.
 
+    ``read``: the sequences of which nothing is drawn that are read to their end.
     ``forks``: follower → leader. A follower's chunks are its leader's: it gets a copy of their cache and draws from the
     same logits.
     """
 
     chunks: dict[str, list[Chunk]] = field(default_factory=dict)
     drawing: list[Sequence] = field(default_factory=list)
+    read: list[Sequence] = field(default_factory=list)
     forks: dict[str, Sequence] = field(default_factory=dict)
 
 
@@ -49,14 +53,20 @@ class Scheduler:
             name: PrefixCache(cache, config.prefill_chunk, int(cache.num_blocks * config.prefix_share))
             for name, cache in caches.items()
         }
+        self._base = next(iter(caches))
         self._config = config
         self._sequences: dict[str, Sequence] = {}
+        self._held = Held(caches)
 
     def __len__(self) -> int:
         return len(self._sequences)
 
     def __contains__(self, sequence_id: str) -> bool:
         return sequence_id in self._sequences
+
+    def is_taken(self, sequence_id: str) -> bool:
+        """Whether a sequence under way or a held one has this id."""
+        return sequence_id in self._sequences or sequence_id in self._held
 
     def get(self, sequence_id: str) -> Sequence:
         """The sequence under way with this id. Raises ``KeyError``."""
@@ -77,9 +87,26 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence and give back all it holds."""
+        self._leave(sequence)
+        self._release(sequence)
+
+    def finish(self, sequence: Sequence) -> None:
+        """A sequence has come to its end: forget it, or hold it where that is asked for."""
+        if not sequence.hold:
+            self.remove(sequence)
+            return
+        self._leave(sequence)
+        self._held.add(sequence)
+
+    def let_go(self, sequence_id: str) -> None:
+        """Give back what a held sequence holds; one under way will not be held; an unknown one is left as it is."""
+        self._held.release(sequence_id)
+        if sequence_id in self._sequences:
+            self._sequences[sequence_id].hold = False
+
+    def _leave(self, sequence: Sequence) -> None:
         del self._sequences[sequence.id]
         sequence.group.remove(sequence)
-        self._release(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
         else:
@@ -89,6 +116,7 @@ class Scheduler:
         """Give back what one member holds of a sequence; it will read from the start if it is weighted in again."""
         self._caches[member].free(sequence.id)
         sequence.contexts[member].computed = 0
+        sequence.marks.pop(member, None)
 
     def keep_prefix(self, sequence: Sequence) -> None:
         """Keep the prompts, which a sequence has just read, for others."""
@@ -151,9 +179,10 @@ class Scheduler:
         for sequence in list(self.waiting):
             if len(self.running) >= self._config.max_sequences:
                 return
-            if self._held(sequence) or sequence.full:
+            if self._joins_later(sequence) or sequence.full:
                 continue
-            more = 1 if sequence.request.sampling.max_tokens else 0
+            self._touch_parent(sequence)
+            more = 0 if sequence.only_reads or not sequence.request.sampling.max_tokens else 1
             needs = {member: sequence.total(member) + more for member in sequence.active}
             if not all(self._caches[member].fits(length) for member, length in needs.items()):
                 return
@@ -166,23 +195,57 @@ class Scheduler:
         self.waiting.remove(sequence)
         self.running.append(sequence)
 
-    def _held(self, sequence: Sequence) -> bool:
+    def _joins_later(self, sequence: Sequence) -> bool:
         """Whether another of its group, before it, is to read the prompt for it too."""
-        first = next((one for one in sequence.group if not one.response), sequence)
-        return not sequence.response and first is not sequence
+        first = next((one for one in sequence.group if one.fresh), sequence)
+        return sequence.fresh and first is not sequence
 
     def _inherit(self, sequence: Sequence) -> None:
-        """Copy what has been read of the prompt before, in whole chunks of the grid; the last chunk is always computed, for its
-        logits."""
+        """Copy what has been read before: of the prompt, in whole chunks of the grid; or all that a parent has read alike. At
+        least the last token is always computed, for its logits."""
         if sequence.reading:
             return
+        parent = self._parent(sequence)
         for member in sequence.active:
-            source = self._read_before(sequence, member)
-            if source is not None:
-                owner, length = source
+            owner, length = self._read_before(sequence, member) or (None, 0)
+            if parent is not None and parent.id in self._caches[member]:
+                common = self._shared_with(parent, sequence, member)
+                if common > length:
+                    owner, length = parent.id, common
+                    sequence.take_marks(parent, member, length)
+            if length:
                 self._caches[member].copy(owner, sequence.id, length)
                 sequence.contexts[member].computed = length
         self._count(sequence)
+
+    def _parent(self, sequence: Sequence) -> Sequence | None:
+        """The parent it names, under way or held, if it may copy from that."""
+        name = sequence.request.parent
+        if name is None:
+            return None
+        parent = self._sequences.get(name) or self._held.get(name)
+        return parent if parent is not None and parent.request.salt == sequence.request.salt else None
+
+    def _touch_parent(self, sequence: Sequence) -> None:
+        """Making room for a sequence must not take that of its parent before all else."""
+        parent = self._parent(sequence)
+        if parent is not None:
+            self._held.touch(parent.id)
+
+    def _shared_with(self, parent: Sequence, sequence: Sequence, member: str) -> int:
+        """Tokens of one member's context that may be copied from ``parent``.
+
+        With ``deterministic`` a copy must have the bits that computing it has: a prompt's tokens are computed on the grid, and
+        what one calls a prompt the other must not call a response.
+        """
+        length = sequence.shares(parent, member)
+        if not self._config.deterministic:
+            return length
+        own, other = sequence.contexts[member].prompt, parent.contexts[member].prompt
+        if list(own) == list(other) and length >= len(own):
+            return length
+        size = self._config.prefill_chunk
+        return min(length, len(own), len(other)) // size * size
 
     def _read_before(self, sequence: Sequence, member: str) -> tuple[Hashable, int] | None:
         """Whose row holds most of a sequence's prompt: a running one's of its group, or a kept one; and how many tokens."""
@@ -197,14 +260,16 @@ class Scheduler:
         """What the base need not read, once for each prompt: not again after preemption, nor for those that share it."""
         if sequence.preemptions or sequence.group[0] is not sequence:
             return
-        base = next(iter(sequence.contexts.values()))
-        sequence.cached_tokens = base.computed
+        base = sequence.contexts.get(self._base)
+        if base is None or self._base not in sequence.active:
+            return
+        sequence.cached_tokens = min(base.computed, len(base.prompt))
         self.prefix_queries += len(base.prompt)
-        self.prefix_hits += base.computed
+        self.prefix_hits += sequence.cached_tokens
 
     def _fork(self, leader: Sequence, step: Step) -> None:
         """Let the rest of the group, as far as there is room, draw beside ``leader``, which has just read the prompt."""
-        for follower in [one for one in leader.group if one is not leader and not one.response]:
+        for follower in [one for one in leader.group if one is not leader and one.fresh]:
             if follower in self.running or len(self.running) >= self._config.max_sequences:
                 continue
             if not set(follower.active) <= set(leader.active):
@@ -242,9 +307,11 @@ class Scheduler:
         for member, size in fitting.items():
             left[member] -= size
             step.chunks.setdefault(member, []).append(self._take(sequence, member, ends[member], draws))
-        if draws:
+        if draws and sequence.only_reads:
+            step.read.append(sequence)
+        elif draws:
             step.drawing.append(sequence)
-            if not sequence.response:
+            if sequence.fresh:
                 self._fork(sequence, step)
 
     def _take(self, sequence: Sequence, member: str, end: int, draws: bool) -> Chunk:
@@ -252,7 +319,11 @@ class Scheduler:
         start, context.computed = context.computed, end
         tokens = sequence.tokens(member, start, end)
         is_prompt = start < len(context.prompt)
-        if is_prompt and member == next(iter(sequence.contexts)):
+        if is_prompt and member == self._base:
             self.prompt_tokens_computed += len(tokens)
-        logits = len(tokens) if sequence.reading else int(draws)
+        if sequence.only_reads:
+            # Behind the prompt's last token and all that follow.
+            logits = max(0, end - max(start, len(context.prompt) - 1))
+        else:
+            logits = len(tokens) if sequence.reading else int(draws)
         return Chunk(sequence.id, tokens, start, is_prompt, logits)

@@ -114,6 +114,13 @@ class SequenceRequest:
         salt: prompts are shared with requests of the same salt only.
         power: 0 adds up the weighted logits; else the members' weighted power mean, see
             :func:`~server.engine.sampling.mix.power_mean`. Its weights may not be negative, and ``max_kl`` has no meaning.
+        begun: response tokens that are there already; ``max_tokens`` counts them, outputs begin behind them.
+        parent: id of a response under way or held, whose contexts are copied as far as the tokens agree, for every member;
+            computed again where it is gone.
+        hold: when the response ends, its contexts stay in the caches, as long as nothing else needs the room, until the id
+            is released.
+        scores: members that only read: nothing is drawn, and the one output tells what each says of ``begun``; ``mix`` and
+            ``sampling`` are of no account.
     """
 
     id: str
@@ -125,6 +132,10 @@ class SequenceRequest:
     max_kl: float | None = None
     salt: str = ""
     power: float = 0.0
+    begun: abc.Sequence[int] = ()
+    parent: str | None = None
+    hold: bool = False
+    scores: tuple[str, ...] = ()
 
     @property
     def observes(self) -> bool:
@@ -172,6 +183,8 @@ class TokenOutput:
     ``cached_tokens``: of the base's prompt, those that were not computed for this response because an earlier request had them;
     outputs that differ only in that are equal. So are those that differ in ``accepted_drafts`` and ``rejected_drafts``, the
     guesses of this response so far that were drawn, and those that were not.
+
+    ``scores``, of a request that only reads: by member, Σ log π over the tokens that were begun; ``token`` is -1 then too.
     """
 
     id: str
@@ -185,6 +198,7 @@ class TokenOutput:
     cached_tokens: int = field(default=0, compare=False)
     accepted_drafts: int = field(default=0, compare=False)
     rejected_drafts: int = field(default=0, compare=False)
+    scores: abc.Mapping[str, float] | None = None
 
 
 @dataclass(slots=True)
@@ -202,6 +216,8 @@ class Sequence:
     ``group``: the sequences that read the same prompts, this one among them, in the order in which they came.
     ``response``: its last token may be one that only the device knows yet (see :class:`~server.engine.chunk.Chunk`).
     ``prompt_logprobs``: of the prompt tokens read so far, where they are asked for. ``cached_tokens``: see :class:`TokenOutput`.
+    ``marks``, where it only reads: by member, the log-probs [n] of the begun tokens read so far, in parts.
+    ``hold``: whether its contexts are to stay when it ends.
     """
 
     request: SequenceRequest
@@ -215,14 +231,23 @@ class Sequence:
     preemptions: int = 0
     cached_tokens: int = 0
     drafting: Drafting = field(default_factory=Drafting)
+    marks: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    hold: bool = False
 
     @classmethod
     def begin(cls, request: SequenceRequest, group: list["Sequence"] | None = None) -> "Sequence":
-        """A fresh sequence, nothing computed, nothing drawn; it joins ``group``, or begins one of its own."""
+        """A fresh sequence, nothing computed, nothing drawn; it joins ``group``, or begins one of its own.
+
+        Raises:
+            Exception: the grammar cannot be made or does not take what is begun; whatever it raised.
+        """
         contexts = {name: Context(list(prompt)) for name, prompt in request.prompts.items()}
         history = History(next(iter(request.prompts.values()))) if request.sampling.penalizes else None
         matcher = request.grammar() if request.grammar else None
         sequence = cls(request, dict(request.mix), contexts, [] if group is None else group, history, matcher)
+        for token in request.begun:
+            sequence.append(token)
+        sequence.hold = request.hold
         sequence.group.append(sequence)
         return sequence
 
@@ -239,13 +264,16 @@ class Sequence:
 
     @property
     def active(self) -> list[str]:
-        """Members that have to read it: those with a weight, and the base where something is told in comparison with it."""
+        """Members that have to read it: those that are asked for a score; or those with a weight, and the base where something is
+        told in comparison with it."""
+        if self.only_reads:
+            return list(self.request.scores)
         weighted = [name for name, weight in self.mix.items() if weight != 0]
         base = next(iter(self.contexts))
         return [base, *weighted] if self.request.observes and base not in weighted else weighted
 
     def reads(self, member: str) -> bool:
-        """Whether ``member`` is one of :attr:`active`."""
+        """Whether ``member`` is one that the next token is drawn or told from."""
         return bool(self.mix.get(member)) or (self.request.observes and member == next(iter(self.contexts)))
 
     def total(self, member: str) -> int:
@@ -263,6 +291,43 @@ class Sequence:
             return list(prompt[start:stop])
         before = list(prompt[start:])
         return before + self.response[max(0, start - len(prompt)) : stop - len(prompt)]
+
+    def shares(self, parent: "Sequence", member: str) -> int:
+        """Tokens of ``member``'s context that ``parent`` has computed alike and that need not be computed here.
+
+        The last is, for its logits; where log-probs of the begun tokens are wanted, so are those whose logits tell them.
+        """
+        theirs = parent.contexts.get(member)
+        if theirs is None:
+            return 0
+        length = min(self.total(member), parent.total(member), theirs.computed)
+        common = _common(self.tokens(member, 0, length), parent.tokens(member, 0, length))
+        if self.only_reads:
+            common = min(common, len(self.contexts[member].prompt) + self._marked(parent, member, common) - 1)
+        return min(common, self.total(member) - 1)
+
+    def _marked(self, parent: "Sequence", member: str, common: int) -> int:
+        """Begun tokens whose log-probs ``parent``, which has ended, can tell, of the ``common`` first tokens."""
+        prompt = self.contexts[member].prompt
+        known = sum(len(part) for part in parent.marks.get(member, ()))
+        same = known and list(prompt) == list(parent.contexts[member].prompt)
+        return min(known, max(0, common - len(prompt))) if same else 0
+
+    def take_marks(self, parent: "Sequence", member: str, length: int) -> None:
+        """Take over what ``parent`` can tell of the begun tokens, of which ``length`` of the context's are copied from it."""
+        count = length + 1 - len(self.contexts[member].prompt)
+        if self.only_reads and count > 0:
+            self.marks[member] = [torch.cat(parent.marks[member])[:count]]
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether nothing is drawn for it."""
+        return bool(self.request.scores)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether its first token is still to be drawn, behind the prompt alone."""
+        return not self.response and not self.only_reads
 
     @property
     def reading(self) -> bool:
@@ -324,3 +389,9 @@ class Sequence:
         if self.response[-1] in sampling.stop_token_ids or (self.matcher is not None and self.matcher.ended):
             return "stop"
         return "length" if len(self.response) >= sampling.max_tokens else None
+
+
+def _common(one: abc.Sequence[int], other: abc.Sequence[int]) -> int:
+    """With how many tokens both begin."""
+    unlike = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(unlike, min(len(one), len(other)))

@@ -76,6 +76,10 @@ class EngineThread:
         """End a response early; its last output has finish_reason "abort"."""
         return self._submit(lambda: self._emit(self._engine.abort(sequence_id)))
 
+    def release(self, sequence_ids: Sequence[str]) -> "Future[None]":
+        """Give back what held responses hold; those under way will not be held, others are no error."""
+        return self._submit(lambda: self._engine.release(sequence_ids))
+
     def _submit(self, command: Callable[[], Any]) -> "Future[Any]":
         future: Future[Any] = Future()
         with self._closing:

@@ -55,6 +55,7 @@ class ScriptedEngine:
         self.requests: dict[str, SequenceRequest] = {}
         self.finished: list[str] = []
         self.aborted: list[str] = []
+        self.released: list[str] = []
         self.mixes: list[Mapping[str, float]] = []
         self._spoken: dict[str, int] = {}
         self._allowed = 0
@@ -102,6 +103,13 @@ class ScriptedEngine:
         with self._lock:
             if self._spoken.pop(sequence_id, None) is not None:
                 self.aborted.append(sequence_id)
+        return future
+
+    def release(self, sequence_ids: Sequence[str]) -> "Future[None]":
+        future: Future[None] = Future()
+        future.set_result(None)
+        with self._lock:
+            self.released.extend(sequence_ids)
         return future
 
     def allow(self, tokens: int) -> None:

@@ -34,7 +34,7 @@ class PrefixCache:
         self._cache = cache
         self._chunk = chunk
         self._blocks = blocks
-        self._prefixes: list[Prefix] = []  # some of their rows may be gone
+        self._prefixes: list[Prefix] = []  # used longest ago first; some of their rows may be gone
 
     def find(self, salt: str, tokens: Sequence[int]) -> tuple[Hashable, int] | None:
         """The owner of the row that shares most with ``tokens``, and how many of its tokens, whole chunks.
@@ -46,7 +46,7 @@ class PrefixCache:
         length, best = max(shared, key=lambda pair: pair[0], default=(0, None))
         if best is None or not length:
             return None
-        self._cache.touch(best.owner)
+        self._touch(best)
         return best.owner, length
 
     def keep(self, salt: str, tokens: Sequence[int], owner: Hashable) -> None:
@@ -57,7 +57,7 @@ class PrefixCache:
         self._prefixes = self._alive()
         for prefix in self._prefixes:
             if prefix.salt == salt and self._shared(prefix, whole) == len(whole):
-                self._cache.touch(prefix.owner)
+                self._touch(prefix)
                 return
         kept = Prefix(object(), salt, whole)
         if not self._make_room(kept):
@@ -87,7 +87,21 @@ class PrefixCache:
         for prefix in self._prefixes:
             if prefix.salt == kept.salt and self._shared(prefix, kept.tokens) == len(prefix.tokens):
                 self._cache.free(prefix.owner)
-        needed = self._cache.blocks_for(len(kept.tokens))
-        while self._cache.offered_blocks + needed > self._blocks and self._cache.evict():
-            pass
+        self._prefixes = self._alive()
+        needed = self._room(kept)
+        taken = sum(map(self._room, self._prefixes))
+        while self._prefixes and taken + needed > self._blocks:
+            oldest = self._prefixes.pop(0)
+            self._cache.free(oldest.owner)
+            taken -= self._room(oldest)
         return needed <= self._blocks
+
+    def _room(self, prefix: Prefix) -> int:
+        """Blocks it takes; where prefixes share some, more than all of them do."""
+        return self._cache.blocks_for(len(prefix.tokens))
+
+    def _touch(self, prefix: Prefix) -> None:
+        """It was of use: others go first."""
+        self._cache.touch(prefix.owner)
+        self._prefixes.remove(prefix)
+        self._prefixes.append(prefix)

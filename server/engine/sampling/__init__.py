@@ -6,5 +6,6 @@ drawing.py     the whole way, without waiting for the device
 divergence.py  KL to the base, and rows pulled back within a limit
 penalties.py   bias, penalties, and what a grammar allows
 sampler.py     temperature, truncation, one draw per row
+marks.py       log-probs of tokens that are there already
 report.py      log-probs, and what guidance did
 """
