@@ -17,6 +17,7 @@ COMMANDS = {
     "chat": ("server.terminal.command", "talk to a server and move its weights while it answers"),
     "train": ("arm_models.training_command", "train a reward model or a policy on preference pairs"),
     "evaluate": ("server.evaluate_command", "score guided answers on held-out prompts"),
+    "sweep": ("server.sweep_command", "answer prompts under many methods and weights, in one batch"),
     "bench": ("server.bench.command", "measure throughput and what guidance costs"),
     "demo": ("arm_models.demo.command", "rebuild the shipped demo models"),
 }

@@ -1,4 +1,4 @@
-"""``genarm evaluate``: the engine answers held-out prompts under many weights and the oracles score them."""
+"""``genarm evaluate``: the demo answers held-out prompts and its oracles score them; or the answers of a sweep are scored."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arm_models.errors import UserError
+from server.evaluation import sweep_report
 
 if TYPE_CHECKING:
     from arm_models.evaluation.generation import Prompt
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--demo",
         action="store_true",
-        help="score on the demo world (the only set of prompts and oracles so far)",
+        help="answer the demo world's held-out prompts and let its oracles score them",
     )
     parser.add_argument("--prompts", type=int, default=240, metavar="N", help="held-out prompts, default 240")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts and of every draw, default 0")
@@ -41,16 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=MODEL",
         help="rewards instead of the shipped ones",
     )
+    sweep_report.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table and the bars; 0 when every bar holds, 1 when one is missed. Raises ``UserError`` on misuse."""
+    if args.sweep is not None:
+        if args.demo:
+            raise UserError("--demo and --sweep are two things to evaluate: give one")
+        return sweep_report.run(args)
     if not args.demo:
-        raise UserError("evaluate needs to know on what: pass --demo")
+        raise UserError("evaluate needs to know on what: pass --demo, or --sweep FOLDER")
     if args.prompts < 10:
         raise UserError(f"--prompts must be at least 10, not {args.prompts}")
-    from arm_models.evaluation import report
     from arm_models.evaluation.bars import bars
+    from arm_models.evaluation.report import weights as report
     from arm_models.evaluation.sweep import demo_weights, sweep
 
     if args.output is not None:

@@ -93,7 +93,7 @@ def deployment_from(args: argparse.Namespace) -> Deployment:
     elif args.reward:
         raise UserError("--reward needs --base or --config: reward models are made for one base")
     else:
-        source, declared = "demo", _demo()
+        source, declared = "demo", demo_config()
     return read_deployment(_with_flags(declared, args), source)
 
 
@@ -160,7 +160,8 @@ def _presets(file: Path) -> dict[str, Any]:
     return declared["presets"]
 
 
-def _demo() -> dict[str, Any]:
+def demo_config() -> dict[str, Any]:
+    """What is served without arguments: the shipped models; raises ``UserError`` where they are not there."""
     from arm_models.demo.deployment import demo_deployment
 
     demo = demo_deployment()

@@ -8,7 +8,7 @@ from arm_models.demo.plan import Plan
 from arm_models.demo.pretraining import PretrainingSettings
 from arm_models.demo.world.catalogue import tasks, training_tasks
 from arm_models.demo.world.preferences import NOISE
-from arm_models.evaluation.report import table
+from arm_models.evaluation.report.weights import table
 from arm_models.evaluation.sweep import Sweep
 
 

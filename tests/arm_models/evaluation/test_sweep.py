@@ -13,7 +13,7 @@ from arm_models.demo.world.oracles import Scores
 from arm_models.errors import UserError
 from arm_models.evaluation.bars import bars
 from arm_models.evaluation.generation import Prompt
-from arm_models.evaluation.report import bars_text, check_output, table, write
+from arm_models.evaluation.report.weights import bars_text, check_output, table, write
 from arm_models.evaluation.sweep import Row, Sweep, demo_weights, sweep
 
 Measure = Callable[[float, float, float, int], Scores]

@@ -1,0 +1,42 @@
+"""Bootstrap over prompts for anything that is computed from several rows of per-prompt values at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arm_models.evaluation.bootstrap import Interval
+
+Values = NDArray[np.float64]
+RESAMPLES = 1000
+
+
+def resampled(
+    statistic: Callable[[Values], float], values: Values, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """``statistic`` of ``values`` [..., prompts] float64 and its 95 % percentile interval over resampled prompts.
+
+    All rows are resampled alike, so what a prompt does to all of them cancels. The interval's ``mean`` is the statistic of the
+    values as they are. Raises ``ValueError`` for no prompts.
+    """
+    count = values.shape[-1]
+    if not count:
+        raise ValueError("no prompts to resample")
+    rng = np.random.default_rng(seed)
+    found = [statistic(values[..., rng.integers(0, count, count)]) for _ in range(resamples)]
+    low, high = np.nanquantile(found, (0.025, 0.975))
+    return Interval(statistic(values), float(low), float(high))
+
+
+def means(values: Values) -> Values:
+    """Means over the last axis [..., prompts] → [...]; nan marks a prompt that a score does not apply to.
+
+    nan where a score applies to none of the prompts.
+    """
+    applies = ~np.isnan(values)
+    counts = applies.sum(-1)
+    sums = np.where(applies, values, 0.0).sum(-1)
+    result: Values = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return result

@@ -1,0 +1,189 @@
+"""A sweep answered by the engine of a deployment, in this process: every answer in one continuous batch."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from arm_models.errors import UserError
+from arm_models.evaluation.answers import Answer, Cell, Cost
+from arm_models.evaluation.settings import Setting
+from server.config import Deployment
+from server.decoding import Guidance, method_named, read_parameters, read_preferences
+from server.errors import ApiError
+from server.runtime import Runtime, load_runtime
+
+if TYPE_CHECKING:
+    from server.engine import EngineStats, SequenceRequest, TokenOutput
+
+
+@dataclass
+class _Draft:
+    """An answer under way."""
+
+    cell: Cell
+    tokens: list[int] = field(default_factory=list)
+    kl: float = 0.0
+    reported: int = 0
+
+
+class EngineAnswers:
+    """Answers by a loaded deployment. ``report`` also asks what each token's KL to the base is."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        runtime: Runtime,
+        *,
+        temperature: float = 1.0,
+        max_tokens: int = 160,
+        report: bool = True,
+    ) -> None:
+        self.deployment = deployment
+        self.runtime = runtime
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        self.report = report
+        self._outputs: queue.SimpleQueue[list[TokenOutput] | BaseException] = queue.SimpleQueue()
+        self._engine = runtime.make_engine(self._outputs.put, self._outputs.put)
+        self._engine.start()
+
+    @classmethod
+    @contextmanager
+    def load(
+        cls,
+        deployment: Deployment,
+        progress: Callable[[str], None] = lambda _: None,
+        settings: Sequence[Setting] = (),
+        *,
+        temperature: float = 1.0,
+        max_tokens: int = 160,
+    ) -> Iterator[EngineAnswers]:
+        """The models of ``deployment``, loaded; its engine ends with the block.
+
+        Raises ``UserError`` for the first of ``settings`` that it refuses, before anything is loaded.
+        """
+        for setting in settings:
+            guidance_of(setting, deployment)
+        answers = cls(
+            deployment, load_runtime(deployment, progress), temperature=temperature, max_tokens=max_tokens
+        )
+        try:
+            yield answers
+        finally:
+            answers.close()
+
+    def close(self) -> None:
+        """End the engine's thread."""
+        self._engine.stop(60.0)
+
+    def __call__(self, cells: Sequence[Cell], done: Callable[[Answer], None]) -> Cost:
+        """See ``Answering``."""
+        before, started = self._engine.stats, time.monotonic()
+        drafts = self._submit(cells)
+        answers, tokens = len(drafts), self._collect(drafts, done)
+        return Cost(time.monotonic() - started, answers, tokens, *_work(before, self._engine.stats))
+
+    def _submit(self, cells: Sequence[Cell]) -> dict[str, _Draft]:
+        """Queue all of ``cells``, a prompt's in one group that reads it once; what they will become, by request id."""
+        guidance = {cell.setting.name: guidance_of(cell.setting, self.deployment) for cell in cells}
+        drafts: dict[str, _Draft] = {}
+        added = []
+        for _, group in groupby(cells, key=lambda cell: cell.prompt):
+            # The first of a group reads the prompt for all: it should be one that every member has a part in.
+            together = sorted(group, key=lambda cell: -_weighted(guidance[cell.setting.name]))
+            prompts = self.runtime.tokenizer.prompts(together[0].messages)
+            requests = []
+            for cell in together:
+                identity = str(len(drafts))
+                drafts[identity] = _Draft(cell)
+                requests.append(self._request(identity, cell, guidance[cell.setting.name], prompts))
+            added.append((together[0].prompt, self._engine.add(*requests)))
+        for prompt, taken in added:
+            try:
+                taken.result()
+            except ValueError as error:
+                raise UserError(f"prompt {prompt}: {error}") from None
+        return drafts
+
+    def _collect(self, drafts: dict[str, _Draft], done: Callable[[Answer], None]) -> int:
+        """Tell every answer as it ends; the tokens of all of them."""
+        tokens = 0
+        while drafts:
+            outputs = self._outputs.get()
+            if isinstance(outputs, BaseException):
+                raise UserError(f"the engine died: {outputs}")
+            for output in outputs:
+                draft = drafts.get(output.id)
+                if draft is not None and _ended(draft, output):
+                    del drafts[output.id]
+                    tokens += len(draft.tokens)
+                    done(self._answer(draft, output.finish_reason or "stop"))
+        return tokens
+
+    def _request(self, identity: str, cell: Cell, guidance: Guidance, prompts: object) -> SequenceRequest:
+        from server.engine import SamplingParams, SequenceRequest
+
+        sampling = SamplingParams(
+            self.max_tokens, self.temperature, seed=cell.seed, stop_token_ids=self.runtime.eos_ids
+        )
+        return SequenceRequest(
+            id=identity,
+            prompts=prompts,  # type: ignore[arg-type]
+            mix=guidance.mix,
+            sampling=sampling,
+            report=self.report,
+            max_kl=guidance.max_kl,
+        )
+
+    def _answer(self, draft: _Draft, reason: str) -> Answer:
+        cell = draft.cell
+        told = [token for token in draft.tokens if token not in self.runtime.eos_ids]
+        text = self.runtime.tokenizer.codec.decode(told)
+        kl = draft.kl if draft.reported else None
+        return Answer(cell.setting.name, cell.prompt, cell.sample, text, len(draft.tokens), kl, reason)
+
+
+def guidance_of(setting: Setting, deployment: Deployment) -> Guidance:
+    """What ``setting`` means to ``deployment``; raises ``UserError`` that names the setting where it is refused."""
+    try:
+        method = method_named(setting.method)
+        given = deployment.defaults if setting.preferences is None else setting.preferences
+        weights = read_preferences(given, deployment.reward_names)
+        guidance = Guidance(method, read_parameters(method, setting.parameters), weights)
+        _ = guidance.mix
+    except ApiError as error:
+        raise UserError(f"setting {setting.name!r}: {error}") from None
+    return guidance
+
+
+def _ended(draft: _Draft, output: TokenOutput) -> bool:
+    """Take in one token; whether it was the last. Raises ``UserError`` for an answer that ended with an error."""
+    if output.error is not None:
+        raise UserError(f"prompt {draft.cell.prompt}, setting {draft.cell.setting.name!r}: {output.error}")
+    if output.token >= 0:
+        draft.tokens.append(output.token)
+    if output.report is not None:
+        draft.kl += output.report.kl
+        draft.reported += 1
+    return output.finish_reason is not None
+
+
+def _weighted(guidance: Guidance) -> int:
+    return sum(weight != 0 for weight in guidance.mix.values())
+
+
+def _work(before: EngineStats, after: EngineStats) -> tuple[dict[str, int] | None, dict[str, int] | None]:
+    """Forwards and tokens of each member between two looks at an engine."""
+    forwards, tokens = getattr(after, "forwards", None), getattr(after, "tokens", None)
+    if forwards is None or tokens is None:
+        return None, None
+    return (
+        {name: count - before.forwards.get(name, 0) for name, count in forwards.items()},  # type: ignore[attr-defined]
+        {name: count - before.tokens.get(name, 0) for name, count in tokens.items()},  # type: ignore[attr-defined]
+    )
