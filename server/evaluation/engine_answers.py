@@ -13,10 +13,22 @@ from typing import TYPE_CHECKING
 from arm_models.errors import UserError
 from arm_models.evaluation.answers import Answer, Cell, Cost
 from arm_models.evaluation.settings import Setting
+from server.api.engine_row import asked
+from server.api.negative import negative_chat
 from server.config import Deployment
-from server.decoding import Guidance, method_named, read_parameters, read_preferences
+from server.decoding import (
+    BASE,
+    NEGATIVE,
+    Guidance,
+    Roster,
+    Row,
+    initial_preferences,
+    method_named,
+    read_parameters,
+)
 from server.errors import ApiError
 from server.runtime import Runtime, load_runtime
+from server.text import Prompts
 
 if TYPE_CHECKING:
     from server.engine import EngineStats, SequenceRequest, TokenOutput
@@ -91,19 +103,21 @@ class EngineAnswers:
 
     def _submit(self, cells: Sequence[Cell]) -> dict[str, _Draft]:
         """Queue all of ``cells``, a prompt's in one group that reads it once; what they will become, by request id."""
-        guidance = {cell.setting.name: guidance_of(cell.setting, self.deployment) for cell in cells}
+        settings = {cell.setting.name: cell.setting for cell in cells}
+        guidance = {name: guidance_of(setting, self.deployment) for name, setting in settings.items()}
+        members = frozenset[str]().union(*(_members(one) for one in guidance.values()))
         drafts: dict[str, _Draft] = {}
         added = []
-        for _, group in groupby(cells, key=lambda cell: cell.prompt):
+        for prompt, group in groupby(cells, key=lambda cell: cell.prompt):
             # The first of a group reads the prompt for all: it should be one that every member has a part in.
-            together = sorted(group, key=lambda cell: -_weighted(guidance[cell.setting.name]))
-            prompts = self.runtime.tokenizer.prompts(together[0].messages)
+            together = sorted(group, key=lambda cell: -len(_members(guidance[cell.setting.name])))
+            prompts = self.runtime.tokenizer.prompts(together[0].messages, members=members - {NEGATIVE})
             requests = []
             for cell in together:
                 identity = str(len(drafts))
                 drafts[identity] = _Draft(cell)
                 requests.append(self._request(identity, cell, guidance[cell.setting.name], prompts))
-            added.append((together[0].prompt, self._engine.add(*requests)))
+            added.append((prompt, self._engine.add(*requests)))
         for prompt, taken in added:
             try:
                 taken.result()
@@ -126,20 +140,29 @@ class EngineAnswers:
                     done(self._answer(draft, output.finish_reason or "stop"))
         return tokens
 
-    def _request(self, identity: str, cell: Cell, guidance: Guidance, prompts: object) -> SequenceRequest:
+    def _request(self, identity: str, cell: Cell, guidance: Guidance, prompts: Prompts) -> SequenceRequest:
         from server.engine import SamplingParams, SequenceRequest
 
+        row = _row(guidance)
         sampling = SamplingParams(
             self.max_tokens, self.temperature, seed=cell.seed, stop_token_ids=self.runtime.eos_ids
         )
         return SequenceRequest(
             id=identity,
-            prompts=prompts,  # type: ignore[arg-type]
-            mix=guidance.mix,
+            prompts={**prompts, **self._negative(cell, row)},
+            mix=row.mix,
             sampling=sampling,
             report=self.report,
             max_kl=guidance.max_kl,
+            **asked(row),
         )
+
+    def _negative(self, cell: Cell, row: Row) -> Prompts:
+        """What the base's second context reads, where the setting has one."""
+        if row.negative is None:
+            return {}
+        chat = negative_chat(cell.messages, row.negative, goes_on=False)
+        return {NEGATIVE: self.runtime.tokenizer.prompts(chat, members={BASE})[BASE]}
 
     def _answer(self, draft: _Draft, reason: str) -> Answer:
         cell = draft.cell
@@ -151,12 +174,13 @@ class EngineAnswers:
 
 def guidance_of(setting: Setting, deployment: Deployment) -> Guidance:
     """What ``setting`` means to ``deployment``; raises ``UserError`` that names the setting where it is refused."""
+    roster = Roster.of(deployment)
     try:
-        method = method_named(setting.method)
-        given = deployment.defaults if setting.preferences is None else setting.preferences
-        weights = read_preferences(given, deployment.reward_names)
-        guidance = Guidance(method, read_parameters(method, setting.parameters), weights)
-        _ = guidance.mix
+        method = method_named(setting.method, roster)
+        parameters = read_parameters(method, setting.parameters)
+        preferences = initial_preferences(method, parameters, roster, given=setting.preferences, preset=None)
+        guidance = Guidance(method, parameters, preferences, roster)
+        _ = guidance.row
     except ApiError as error:
         raise UserError(f"setting {setting.name!r}: {error}") from None
     return guidance
@@ -174,8 +198,15 @@ def _ended(draft: _Draft, output: TokenOutput) -> bool:
     return output.finish_reason is not None
 
 
-def _weighted(guidance: Guidance) -> int:
-    return sum(weight != 0 for weight in guidance.mix.values())
+def _row(guidance: Guidance) -> Row:
+    """The row of a method that has one: every other is asked in another way."""
+    assert guidance.row is not None
+    return guidance.row
+
+
+def _members(guidance: Guidance) -> frozenset[str]:
+    """The members that read for an answer, and the base, which places its tokens."""
+    return _row(guidance).members | {BASE}
 
 
 def _work(before: EngineStats, after: EngineStats) -> tuple[dict[str, int] | None, dict[str, int] | None]:
