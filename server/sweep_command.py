@@ -6,8 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,23 +172,25 @@ def _answered_by(args: argparse.Namespace, deployment: Deployment | None) -> dic
     return {"deployment": deployment.model_dump(mode="json", exclude={"http", "engine", "threads"})}
 
 
+@contextmanager
 def _answering(
     args: argparse.Namespace, deployment: Deployment | None, settings: Sequence[Setting]
-) -> AbstractContextManager[Answering]:
+) -> Iterator[Answering]:
     if deployment is None:
         from server.evaluation.chat_service import ChatService
         from server.evaluation.url_answers import UrlAnswers
 
-        service = ChatService(args.url, args.model, read_key(args.key_variable))
-        return nullcontext(UrlAnswers(service, args.temperature, args.max_tokens, args.parallel))
+        with ChatService(args.url, args.model, read_key(args.key_variable)) as service:
+            yield UrlAnswers(service, args.temperature, args.max_tokens, args.parallel)
+        return
     from server.evaluation.engine_answers import EngineAnswers
 
     def progress(line: str) -> None:
         print(line, file=sys.stderr)
 
-    return EngineAnswers.load(
-        deployment, progress, settings, temperature=args.temperature, max_tokens=args.max_tokens
-    )
+    options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
+    with EngineAnswers.load(deployment, progress, settings, **options) as answering:
+        yield answering
 
 
 def read_key(variable: str | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -30,7 +30,8 @@ class Completion:
 class ChatService:
     """A server at ``url`` ("…/v1", or without) that answers as ``model``. May be used from several threads.
 
-    ``key``: sent as a bearer token. ``pause``: sleeps between two attempts.
+    ``key``: sent as a bearer token. ``pause``: sleeps between two attempts. Its connections end with
+    a ``with`` block.
     """
 
     def __init__(
@@ -43,6 +44,12 @@ class ChatService:
         self._client = httpx.Client(
             timeout=SECONDS, headers=headers, limits=httpx.Limits(max_connections=None)
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def complete(self, body: Mapping[str, Any]) -> Completion:
         """POST ``body`` with the model's name; what it answered.

@@ -191,10 +191,12 @@ def _verdicts(
         raise UserError(f"--judge-against {against}: no such setting (known: {', '.join(answers)})")
     first = {name: [samples[0].text for samples in rows] for name, rows in answers.items()}
     others = {name: texts for name, texts in first.items() if name != against}
-    service = ChatService(args.judge_url, args.judge_model, read_key(args.judge_key_variable))
-    judging = Judging(service, args.judge_model, args.judge_criterion, args.judge_tokens)
     total = len(others) * len(prompts.messages)
-    with tqdm(total=total, desc="judging", unit="pair", disable=not sys.stderr.isatty()) as bar:
+    with (
+        ChatService(args.judge_url, args.judge_model, read_key(args.judge_key_variable)) as service,
+        tqdm(total=total, desc="judging", unit="pair", disable=not sys.stderr.isatty()) as bar,
+    ):
+        judging = Judging(service, args.judge_model, args.judge_criterion, args.judge_tokens)
         return judging.verdicts(
             prompts.messages, first[against], others, ScoreCache(folder / "judged.jsonl"), bar.update
         )

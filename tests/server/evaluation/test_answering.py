@@ -1,7 +1,7 @@
 """A sweep is answered alike by the engine in this process and by a server of the same models."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
     file = tmp_path_factory.mktemp("prompts") / "p.jsonl"
-    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in ("hello", "how do I clean the oven?")))
+    file.write_text(
+        "".join(json.dumps({"prompt": text}) + "\n" for text in ("hello", "how do I clean the oven?"))
+    )
     return file_prompts(file)
 
 
@@ -54,8 +56,8 @@ def test_engine_and_server_give_the_same_answers_tokens_and_kl(
 ) -> None:
     plan = SweepPlan(SETTINGS, prompts, {}, samples=2, max_tokens=12)
     ours = answered(plan, engine)
-    service = ChatService(real.url + "/v1", real.serving.deployment.model)
-    theirs = answered(plan, UrlAnswers(service, 1.0, 12, parallel=5))
+    with ChatService(real.url + "/v1", real.serving.deployment.model) as service:
+        theirs = answered(plan, UrlAnswers(service, 1.0, 12, parallel=5))
     assert ours.keys() == theirs.keys()
     for key, one in ours.items():
         assert replace(one, kl=None) == replace(theirs[key], kl=None)
@@ -67,7 +69,10 @@ def test_engine_and_server_give_the_same_answers_tokens_and_kl(
 def test_a_setting_that_is_refused_is_named_before_anything_is_loaded(deployment: Deployment) -> None:
     settings = [Setting("good", preferences={}), Setting("bad", preferences={"nope": 1.0})]
     broken = deployment.model_copy(update={"base": deployment.base.model_copy(update={"model": "/nowhere"})})
-    with pytest.raises(UserError, match=r"setting 'bad': .*nope"), EngineAnswers.load(broken, settings=settings):
+    with (
+        pytest.raises(UserError, match=r"setting 'bad': .*nope"),
+        EngineAnswers.load(broken, settings=settings),
+    ):
         pass
 
 
@@ -83,7 +88,8 @@ def test_a_server_that_knows_nothing_of_preferences_gets_openais_fields_alone(
 
     monkeypatch.setattr(httpx.Client, "post", post)
     plan = SweepPlan([Setting("plain")], prompts, {})
-    answers = answered(plan, UrlAnswers(ChatService("http://x", "m"), 0.5, 9))
+    with ChatService("http://x", "m") as service:
+        answers = answered(plan, UrlAnswers(service, 0.5, 9))
     assert {one.kl for one in answers.values()} == {None}
     assert set(bodies[0]) == {"model", "messages", "temperature", "max_tokens", "seed"}
 
@@ -101,17 +107,21 @@ def test_a_server_that_knows_nothing_of_preferences_gets_openais_fields_alone(
 def test_what_a_server_says_is_one_line(
     replies: list[Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pauses = script(monkeypatch, replies)
-    with pytest.raises(UserError, match=message):
-        ChatService("http://x/v1", "m", pause=pauses.append).complete({})
-    assert len(pauses) == len(replies) - 1
+    attempts, pauses = len(replies), script(monkeypatch, replies)
+    with (
+        ChatService("http://x/v1", "m", pause=pauses.append) as service,
+        pytest.raises(UserError, match=message),
+    ):
+        service.complete({})
+    assert len(pauses) == attempts - 1
     assert not replies
 
 
 def test_a_busy_server_is_asked_again_when_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     fine = (200, {"choices": [{"message": {"content": None}, "finish_reason": "length"}]})
     pauses = script(monkeypatch, [(429, {}), httpx.ReadTimeout("slow"), fine])
-    completion = ChatService("http://x/v1/", "m", pause=pauses.append).complete({})
+    with ChatService("http://x/v1/", "m", pause=pauses.append) as service:
+        completion = service.complete({})
     assert (completion.text, completion.finish_reason) == ("", "length")
     assert pauses == [7.0, 2.0]
 
@@ -151,7 +161,10 @@ def test_the_command_answers_goes_on_and_its_answers_are_scored(
     assert main([*score, "--output", files["json"]]) == 0
     assert main([*score, "--output", files["csv"], "--objectives", "helpful,harmless,concise"]) == 0
     written = json.loads(Path(files["json"]).read_text())
-    assert [row["name"] for row in written["rows"]] == ["genarm helpful 0 beta=2.0", "genarm helpful 1 beta=2.0"]
+    assert [row["name"] for row in written["rows"]] == [
+        "genarm helpful 0 beta=2.0",
+        "genarm helpful 1 beta=2.0",
+    ]
     assert written["frontiers"][0]["objectives"] == ["helpful", "harmless"]
     assert len(json.loads(Path(alpaca).read_text())) == 8
     assert "data:image/png;base64," in Path(files["html"]).read_text()
@@ -173,7 +186,10 @@ def folder_is_whole(path: Path) -> bool:
         (["sweep", "--output", "x", "--settings", "f", "--grid", "a=1"], "--settings says all"),
         (["sweep", "--output", "x", "--url", "u", "--config", "f"], "two ways to answer"),
         (["sweep", "--output", "x", "--parameter", "beta"], "--parameter beta"),
-        (["sweep", "--output", "x", "--url", "http://x", "--key-variable", "NONE_SUCH"], "NONE_SUCH is not set"),
+        (
+            ["sweep", "--output", "x", "--url", "http://x", "--key-variable", "NONE_SUCH"],
+            "NONE_SUCH is not set",
+        ),
         (["evaluate", "--sweep", "/nowhere"], "holds no sweep.json"),
         (["evaluate", "--sweep", "x", "--demo"], "give one"),
         (["evaluate", "--sweep", "x", "--judge-url", "u"], "go together"),
@@ -181,7 +197,11 @@ def folder_is_whole(path: Path) -> bool:
     ],
 )
 def test_misuse_is_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2

@@ -31,7 +31,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.asked.append((body, self.headers.get("authorization")))
-        reply: dict[str, Any] = {"choices": [{"message": {"content": verdict(body)}, "finish_reason": "stop"}]}
+        reply: dict[str, Any] = {
+            "choices": [{"message": {"content": verdict(body)}, "finish_reason": "stop"}]
+        }
         status = 400 if self.server.failing else 200
         data = json.dumps({"error": {"message": "no"}} if self.server.failing else reply).encode()
         self.send_response(status)
@@ -67,14 +69,15 @@ REFERENCE = ["soap soap"] * 4
 ANSWERS = {"x": ["soap soap soap", "soap", "soap soap", "water"], "y": ["soap"] * 4}
 
 
-def judging(judge: Judge) -> Judging:
-    service = ChatService(f"http://127.0.0.1:{judge.server_address[1]}/v1", "j", "key")
-    return Judging(service, "j", "is cleaner")
+@pytest.fixture
+def judging(judge: Judge) -> Iterator[Judging]:
+    with ChatService(f"http://127.0.0.1:{judge.server_address[1]}/v1", "j", "key") as service:
+        yield Judging(service, "j", "is cleaner")
 
 
-def test_verdicts_are_by_pair_with_the_sides_swapped(judge: Judge, tmp_path: Path) -> None:
+def test_verdicts_are_by_pair_with_the_sides_swapped(judge: Judge, judging: Judging, tmp_path: Path) -> None:
     cache, ticks = ScoreCache(tmp_path / "judged.jsonl"), []
-    found = judging(judge).verdicts(PROMPTS, REFERENCE, ANSWERS, cache, lambda: ticks.append(1))
+    found = judging.verdicts(PROMPTS, REFERENCE, ANSWERS, cache, lambda: ticks.append(1))
     assert found == {"x": [1.0, 0.0, 0.5, 0.5], "y": [0.0] * 4}
     assert len(judge.asked) == 2 * len(ticks) == 16
     body, key = judge.asked[0]
@@ -82,11 +85,13 @@ def test_verdicts_are_by_pair_with_the_sides_swapped(judge: Judge, tmp_path: Pat
     assert "judge which is cleaner" in body["messages"][0]["content"]
     judge.asked.clear()
     again = ScoreCache(tmp_path / "judged.jsonl")
-    assert judging(judge).verdicts(PROMPTS, REFERENCE, ANSWERS, again) == found
+    assert judging.verdicts(PROMPTS, REFERENCE, ANSWERS, again) == found
     assert judge.asked == []
 
 
-def test_a_judge_that_refuses_ends_it_with_its_own_words(judge: Judge, tmp_path: Path) -> None:
+def test_a_judge_that_refuses_ends_it_with_its_own_words(
+    judge: Judge, judging: Judging, tmp_path: Path
+) -> None:
     judge.failing = True
     with pytest.raises(UserError, match="400: no"):
-        judging(judge).verdicts(PROMPTS, REFERENCE, ANSWERS, ScoreCache(tmp_path / "j.jsonl"))
+        judging.verdicts(PROMPTS, REFERENCE, ANSWERS, ScoreCache(tmp_path / "j.jsonl"))
