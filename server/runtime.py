@@ -112,7 +112,7 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     )
     progress("checking the cached forward of every model against the plain one")
     try:
-        resident = build_members(family, config)
+        resident = build_members(family, config, negative=roster.negative)
         release_stock(resident)
         engine = Engine(resident, config)
     except SelfTestError as error:

@@ -18,8 +18,10 @@ from server.api.dispatcher import Prepared
 from server.api.engine_row import asked
 from server.api.generation import Generation, Ticket
 from server.api.guided import read_guidance
+from server.api.negative import blamed
 from server.api.schema import SamplingFields
 from server.api.serving import Serving
+from server.decoding import NEGATIVE
 from server.errors import ContextLengthExceeded, InvalidRequest, clip
 from server.runtime import Runtime
 from server.text import Prompts
@@ -142,7 +144,11 @@ class Plan:
         member = min(prompts, key=lambda name: contexts[name] - len(prompts[name]))
         size, read = contexts[member], len(prompts[member])
         if read + (1 if asked is None else asked) > size:
-            raise ContextLengthExceeded(limit=size, prompt=read, answer=asked, member=member, param=param)
+            exceeded = ContextLengthExceeded(
+                limit=size, prompt=read, answer=asked, member=member, param=param
+            )
+            negative = self.guidance.row.negative if self.guidance.row else None
+            raise blamed(exceeded, negative) if negative and member == NEGATIVE else exceeded
         room = size - read if asked is None else asked
         if (self.body.min_tokens or 0) > room:
             raise InvalidRequest(

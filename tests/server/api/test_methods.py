@@ -1,0 +1,248 @@
+"""Every method over a real socket: what it answers with is its formula over plain forwards of its models."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from server.config import read_deployment
+from server.runtime import load_runtime
+
+Shares = dict[str, torch.Tensor]
+"""Log-probs [vocab] of the next token under each member, float64."""
+
+QUESTION = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "how do I clean the oven?"},
+]
+AGAINST = {"negative_prompt": "be rude"}
+
+
+@pytest.fixture(scope="module")
+def models(make_checkpoint: Callable[..., Path]) -> dict[str, Path]:
+    """What each member is loaded from."""
+    return {
+        "base": make_checkpoint("llama", "methods-base", seed=21),
+        "arm": make_checkpoint("llama", "methods-arm", seed=22),
+        "safe": make_checkpoint("llama", "methods-safe", seed=23),
+        "kind": make_checkpoint("llama", "methods-kind", seed=24),
+        "small": make_checkpoint("qwen2", "methods-small", seed=25),
+    }
+
+
+@pytest.fixture(scope="module")
+def family(models: dict[str, Path], serve: Callable[..., Any]) -> Iterator[Any]:
+    """A server with every role; shared, so leave nothing running."""
+    declared = {
+        "model": "family",
+        "base": {"model": str(models["base"]), "negative_prompt": True},
+        "rewards": [
+            {"name": "arm", "model": str(models["arm"])},
+            {"name": "expert", "model": str(models["kind"]), "reference": str(models["small"])},
+            {"name": "implicit", "model": str(models["safe"]), "reference": "base"},
+        ],
+        "policies": [
+            {"name": "safe", "model": str(models["safe"])},
+            {"name": "kind", "model": str(models["kind"]), "reference": str(models["small"])},
+        ],
+        "presets": {"armed": {"arm": 1.0}},
+    }
+    with serve(read_deployment(declared, "test"), load_runtime) as server:
+        yield server
+
+
+def ask(
+    server: Any, method: str, preferences: dict[str, float] | None = None, **guidance: Any
+) -> dict[str, Any]:
+    """The answer to ``QUESTION``, with the log-prob of every token."""
+    response = server.chat(
+        messages=QUESTION,
+        preferences=preferences,
+        guidance={"method": method, **guidance},
+        logprobs=True,
+        return_token_ids=True,
+        max_tokens=6,
+        ignore_eos=True,
+        seed=7,
+    )
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def shares_of(server: Any, models: dict[str, Path], answer: dict[str, Any]) -> list[Shares]:
+    """What each model alone says about each token of the answer, by transformers' own forward."""
+    tokens = answer["choices"][0]["token_ids"]
+    tokenizer = server.serving.runtime.tokenizer
+    against = [{"role": "system", "content": "be rude"}, QUESTION[1]]
+    prompt = list(tokenizer.prompts(QUESTION)["base"])
+    read = {name: (path, prompt) for name, path in models.items()}
+    read["negative"] = (models["base"], list(tokenizer.prompts(against)["base"]))
+    said = {}
+    for name, (path, begin) in read.items():
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64)
+        with torch.inference_mode():
+            logits = model(torch.tensor([begin + tokens])).logits[0, len(begin) - 1 : -1]
+        said[name] = logits.log_softmax(-1)
+    return [{name: rows[place] for name, rows in said.items()} for place in range(len(tokens))]
+
+
+CASES: list[tuple[str, dict[str, float] | None, dict[str, Any], Callable[[Shares], torch.Tensor]]] = [
+    ("genarm", {"arm": 0.7}, {}, lambda p: p["base"] + 0.7 * p["arm"]),
+    (
+        "genarm",
+        {"implicit": 0.4, "arm": -0.3},
+        {},
+        lambda p: 0.6 * p["base"] + 0.4 * p["safe"] - 0.3 * p["arm"],
+    ),
+    ("dera", None, {"policy": "safe", "lambda": 0.0}, lambda p: p["base"]),
+    ("dera", None, {"policy": "safe", "lambda": 1.0}, lambda p: p["safe"]),
+    ("dera", None, {"policy": "kind", "lambda": 1.5}, lambda p: 1.5 * p["kind"] - 0.5 * p["small"]),
+    ("dera", {"arm": 1.0}, {"policy": "kind", "beta": 2.0}, lambda p: p["kind"] + 0.5 * p["arm"]),
+    ("proxy", {"expert": 0.8}, {}, lambda p: p["base"] + 0.8 * (p["kind"] - p["small"])),
+    ("mod", {"safe": 0.3, "kind": 0.7}, {}, lambda p: 0.3 * p["safe"] + 0.7 * p["kind"]),
+    (
+        "mod",
+        {"safe": 0.3, "kind": 0.7},
+        {"divergence": "forward_kl"},
+        lambda p: -(0.3 * (-p["safe"]).exp() + 0.7 * (-p["kind"]).exp()).log(),
+    ),
+    (
+        "mod",
+        {"safe": 0.3, "kind": 0.7},
+        {"divergence": "alpha", "divergence_alpha": 0.5},
+        lambda p: -2 * (0.3 * (-0.5 * p["safe"]).exp() + 0.7 * (-0.5 * p["kind"]).exp()).log(),
+    ),
+    ("cfg", None, {"gamma": 0.5, **AGAINST}, lambda p: 1.5 * p["base"] - 0.5 * p["negative"]),
+    ("cfg", {"arm": 0.5}, AGAINST, lambda p: 2 * p["base"] - p["negative"] + 0.5 * p["arm"]),
+]
+
+
+@pytest.mark.parametrize(("method", "preferences", "guidance", "formula"), CASES)
+def test_an_answer_is_the_methods_formula(
+    family: Any,
+    models: dict[str, Path],
+    method: str,
+    preferences: dict[str, float] | None,
+    guidance: dict[str, Any],
+    formula: Callable[[Shares], torch.Tensor],
+) -> None:
+    answer = ask(family, method, preferences, report="summary", **guidance)
+    (choice,) = answer["choices"]
+    told = [entry["logprob"] for entry in choice["logprobs"]["content"]]
+    shares = shares_of(family, models, answer)
+    mixed = [formula(share).log_softmax(-1) for share in shares]
+    expected = [row[token].item() for row, token in zip(mixed, choice["token_ids"], strict=True)]
+    assert told == pytest.approx(expected, abs=1e-4)
+    kl = [(row.exp() * (row - share["base"])).sum().item() for row, share in zip(mixed, shares, strict=True)]
+    assert answer["guidance"]["mean_kl"] == pytest.approx(math.fsum(kl) / len(kl), abs=1e-4)
+
+
+def text_of(chunks: list[dict[str, Any]]) -> str:
+    said = (chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
+    return "".join(said)
+
+
+def test_a_stream_says_what_the_answer_in_one_piece_does(family: Any) -> None:
+    fields: dict[str, Any] = {
+        "guidance": {"method": "cfg", **AGAINST},
+        "max_tokens": 12,
+        "seed": 3,
+        "ignore_eos": True,
+    }
+    whole = family.chat(**fields).json()
+    chunks = family.stream(**fields)
+    assert text_of(chunks) == whole["choices"][0]["message"]["content"]
+    assert chunks[-1]["guidance"] == whole["guidance"]
+
+
+def test_several_answers_differ_and_the_first_is_the_one_alone(family: Any) -> None:
+    fields: dict[str, Any] = {
+        "guidance": {"method": "mod", "divergence": "forward_kl"},
+        "max_tokens": 8,
+        "seed": 3,
+        "ignore_eos": True,
+        "return_token_ids": True,
+    }
+    alone = family.chat(**fields).json()["choices"][0]["token_ids"]
+    first, second = (one["token_ids"] for one in family.chat(n=2, **fields).json()["choices"])
+    assert first == alone != second
+
+
+def test_the_policies_of_a_running_answer_change(family: Any) -> None:
+    fields = {
+        "guidance": {"method": "mod"},
+        "preferences": {"safe": 1.0},
+        "max_tokens": 200,
+        "ignore_eos": True,
+    }
+    with family.client() as client, family.client() as other, family.open(client, **fields) as events:
+        url = f"/v1/chat/completions/{next(events)['id']}"
+        assert other.get(url).json()["method"] == "mod"
+        refused = other.patch(url, json={"preferences": {"safe": 0.5}})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "preferences")
+        made = other.patch(url, json={"preferences": {"kind": 1.0}})
+        assert made.status_code == 200, made.text
+        assert made.json()["preferences"] == {
+            "safe": 0.0,
+            "kind": 1.0,
+            "arm": 0.0,
+            "expert": 0.0,
+            "implicit": 0.0,
+        }
+        other.delete(url)
+        list(events)
+
+
+def test_what_a_method_was_asked_is_told_and_a_preset_gives_it_rewards(family: Any) -> None:
+    answer = ask(family, "dera", policy="kind", **{"lambda": 0.5})
+    told = answer["guidance"]
+    assert (told["method"], told["parameters"]) == ("dera", {"policy": "kind", "lambda": 0.5})
+    preset = family.chat(
+        model="family:armed", guidance={"method": "dera", "policy": "kind"}, max_tokens=1
+    ).json()
+    assert preset["guidance"]["preferences"] == {"arm": 1.0, "expert": 0.0, "implicit": 0.0}
+
+
+def test_a_completion_is_steered_away_from_a_prompt_of_its_own(family: Any) -> None:
+    fields: dict[str, Any] = {"max_tokens": 6, "ignore_eos": True, "temperature": 0, "return_token_ids": True}
+    plain = family.complete("the kettle is", preferences={}, **fields).json()
+    same = {"method": "cfg", "negative_prompt": "the kettle is"}
+    steered = family.complete("the kettle is", guidance=same, **fields).json()
+    assert steered["choices"][0]["token_ids"] == plain["choices"][0]["token_ids"], "2 z − z is z"
+    chat = {"method": "cfg", "negative_messages": [{"role": "user", "content": "x"}]}
+    error = family.complete("the kettle is", guidance=chat, **fields).json()["error"]
+    assert error["param"] == "guidance.negative_messages"
+
+
+def test_a_chat_may_be_steered_away_from_another_chat(family: Any) -> None:
+    fields: dict[str, Any] = {"max_tokens": 6, "ignore_eos": True, "temperature": 0, "return_token_ids": True}
+    plain = family.chat(messages=QUESTION, preferences={}, **fields).json()
+    same = {"method": "cfg", "negative_messages": QUESTION}
+    steered = family.chat(messages=QUESTION, guidance=same, **fields).json()
+    assert steered["choices"][0]["token_ids"] == plain["choices"][0]["token_ids"]
+
+
+@pytest.mark.parametrize(
+    ("guidance", "preferences", "param"),
+    [
+        ({"method": "args"}, None, "guidance.method"),
+        ({"method": "parm"}, None, "guidance.method"),
+        ({"method": "dera"}, None, "guidance.policy"),
+        ({"method": "mod", "divergence": "forward_kl"}, {"safe": 1.0, "arm": 1.0}, "preferences.arm"),
+        ({"method": "proxy"}, {"arm": 1.0}, "preferences.arm"),
+        ({"method": "cfg"}, None, "guidance.negative_prompt"),
+        ({"method": "cfg", "negative_prompt": "x" * 4000}, None, "guidance.negative_prompt"),
+        ({"method": "cfg", "negative_prompt": "x y z q " * 70}, None, "guidance.negative_prompt"),
+    ],
+)
+def test_what_a_deployment_or_a_method_cannot_do_is_refused_by_name(
+    family: Any, guidance: dict[str, Any], preferences: dict[str, float] | None, param: str
+) -> None:
+    response = family.chat(guidance=guidance, preferences=preferences, max_tokens=1)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["param"] == param
