@@ -205,16 +205,15 @@ def _row(guidance: Guidance) -> Row:
 
 
 def _members(guidance: Guidance) -> frozenset[str]:
-    """The members that read for an answer, and the base, which places its tokens."""
-    return _row(guidance).members | {BASE}
+    """The members that are weighted, and the base, which places the tokens of all."""
+    row = _row(guidance)
+    weights = {**row.mix, **(row.candidates.weights if row.candidates else {})}
+    return frozenset({BASE, *(name for name, weight in weights.items() if weight != 0)})
 
 
-def _work(before: EngineStats, after: EngineStats) -> tuple[dict[str, int] | None, dict[str, int] | None]:
+def _work(before: EngineStats, after: EngineStats) -> tuple[dict[str, int], dict[str, int]]:
     """Forwards and tokens of each member between two looks at an engine."""
-    forwards, tokens = getattr(after, "forwards", None), getattr(after, "tokens", None)
-    if forwards is None or tokens is None:
-        return None, None
     return (
-        {name: count - before.forwards.get(name, 0) for name, count in forwards.items()},  # type: ignore[attr-defined]
-        {name: count - before.tokens.get(name, 0) for name, count in tokens.items()},  # type: ignore[attr-defined]
+        {name: count - before.forwards.get(name, 0) for name, count in after.forwards.items()},
+        {name: count - before.tokens.get(name, 0) for name, count in after.tokens.items()},
     )
