@@ -342,7 +342,7 @@ def serve() -> Callable[..., contextlib.AbstractContextManager[Live]]:
     return live
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scripted(
     deployment: Deployment, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> Callable[..., contextlib.AbstractContextManager[Live]]:
