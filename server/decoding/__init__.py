@@ -19,9 +19,10 @@ from server.decoding.parm import Parm
 from server.decoding.proxy import Proxy
 from server.decoding.roster import Roster
 from server.decoding.row import BASE, NEGATIVE, Candidates, Negative, Row
+from server.decoding.search import SEARCHES
 from server.errors import InvalidRequest, clip, known
 
-METHODS: tuple[Offered, ...] = (GenArm(), DeRa(), Proxy(), Mod(), Cfg(), Parm(), ARGS, PARGS)
+METHODS: tuple[Offered, ...] = (GenArm(), DeRa(), Proxy(), Mod(), Cfg(), Parm(), ARGS, PARGS, *SEARCHES)
 """Every method there is, the default first. Adding one is adding a file and its name here."""
 
 

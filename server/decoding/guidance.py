@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from server.decoding.method import LinearParameters, Method, Offered, Parameters
 from server.decoding.roster import Roster
 from server.decoding.row import BASE, Row
+from server.decoding.search.method import SearchMethod
+from server.decoding.search.task import Roles
 from server.errors import InvalidRequest, clip, known
 
 
@@ -43,9 +45,18 @@ class Guidance:
             return None
         return self.method.row(self.preferences, self.parameters, self.roster)
 
+    @cached_property
+    def roles(self) -> Roles | None:
+        """Who draws and who scores in a search; None where the method is none. Raises InvalidRequest when it refuses."""
+        if not isinstance(self.method, SearchMethod):
+            return None
+        return self.method.roles(self.preferences, self.parameters, self.roster)
+
     @property
     def members(self) -> frozenset[str]:
         """The members that may be weighted in while the request runs, and the base, which places its tokens."""
+        if self.roles is not None:
+            return frozenset(self.roles.members)
         if self.row is None:
             return frozenset(self.roster.members)
         return self.row.members | {BASE}

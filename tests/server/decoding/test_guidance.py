@@ -16,6 +16,9 @@ NEEDS = {
     "parm": "conditioned",
     "args": "scorers with trained_on: responses",
     "pargs": "scorers with trained_on: prefixes",
+    "best_of_n": "rewards or scorers",
+    "darwin": "rewards or scorers",
+    "transfer_q": "rewards or scorers",
 }
 
 
