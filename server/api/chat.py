@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -24,6 +25,7 @@ from server.api.negative import blamed, negative_chat
 from server.api.plan import Plan
 from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import ChatCompletionRequest
+from server.api.search_plan import Conversation
 from server.api.serving import Server, Serving
 from server.api.structure import Form, Structure
 from server.api.usage import usage
@@ -127,6 +129,9 @@ class ChatRequest:
             grammar=form.grammar,
             continues=bool(body.continue_final_message),
             shown=form.shown,
+            conversation=Conversation(
+                self._messages, partial(self._read, members=self._plan.guidance.members)
+            ),
         )
 
     async def read(self) -> tuple[Form, Prompts]:
@@ -204,6 +209,9 @@ class ChatRequest:
                 yield chunk([self._chunk_choice(index, answer, role)], **extra)
             async with aclosing(generation.pieces()) as pieces:
                 async for piece in pieces:
+                    if piece.note:
+                        yield sse.comment(piece.note)
+                        continue
                     said += len(piece.tokens)
                     ended += piece.finish_reason is not None
                     last = ended == len(answers)

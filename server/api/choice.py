@@ -29,13 +29,14 @@ class Token:
 @dataclass(frozen=True, slots=True)
 class Piece:
     """What choice ``index`` adds: text, the tokens whose text is out with it and, in its last piece, why it
-    is over.
+    is over. ``note`` says instead where a search stands that has nothing to say yet.
     """
 
     index: int
     text: str
     tokens: tuple[Token, ...]
     finish_reason: FinishReason | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ class TextRequest:
         self._plan = Plan(body, request, server, prompts=len(body.prompts), each=each, counted=counted)
         self._runtime = self._plan.runtime
         _check_tokens(body, self._runtime.vocab_size)
+        if self._plan.search is not None:
+            _check_searched(body, each > self._n)
         self._token_bytes = self._runtime.tokenizer.token_bytes
         self._prompts: Sequence[RawPrompt] = ()
 
@@ -174,6 +176,9 @@ class TextRequest:
         try:
             async with aclosing(generation.pieces()) as pieces:
                 async for piece in pieces:
+                    if piece.note:
+                        yield sse.comment(piece.note)
+                        continue
                     said += len(piece.tokens)
                     ended += piece.finish_reason is not None
                     extra = {}
@@ -279,6 +284,21 @@ def _check(body: CompletionRequest) -> None:
         )
     if body.max_tokens == 0 and not body.echo:
         raise InvalidRequest("'max_tokens' = 0 is only allowed with 'echo': true.", param="max_tokens")
+
+
+def _check_searched(body: CompletionRequest, ranked: bool) -> None:
+    """What goes with an answer that is searched for."""
+    refused = {
+        "best_of": ranked,
+        "max_tokens": body.max_tokens == 0,
+        "logprobs": bool(body.echo) and body.logprobs is not None,
+    }
+    for name, given in refused.items():
+        if given:
+            echoed = " together with 'echo'" if name == "logprobs" else ""
+            raise InvalidRequest(
+                f"'{name}'{echoed} is not offered where answers are searched for.", param=name
+            )
 
 
 def _check_tokens(body: CompletionRequest, vocab_size: int) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from server.api.choice import Choice
 from server.api.engine_row import changeable
 from server.api.generation import Change, Generation
+from server.api.search import SearchRun, spoken
 from server.decoding import Guidance
+from server.decoding.search import Answer
 from server.errors import ApiError, InvalidRequest, NotFound, QueueFull, Unavailable
 from server.runtime import EngineLike
 
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Prepared = tuple[Generation, Sequence["SequenceRequest"]]
-"""A request and its sequences, one per choice."""
+Prepared = tuple[Generation, Sequence["SequenceRequest | SearchRun"]]
+"""A request and what is to be done for it: a sequence or a search per choice."""
 
 RETRY_AFTER = 1
 """Seconds after which a refused request may be tried again; a full queue moves with every finished answer."""
@@ -47,6 +50,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._running: dict[str, Generation] = {}
         self._sequences: dict[str, tuple[Generation, Choice]] = {}  # those the engine works on
+        self._searches: dict[str, SearchRun] = {}  # by the choice's id; their sequences' ids begin with it
         self._admitted = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -100,11 +104,16 @@ class Dispatcher:
         self._idle.clear()
         entered: Generation | None = None
         try:
-            generation, sequences = await prepare()
-            assert len(sequences) == places, "a place per choice"
-            self._enter(generation)
+            generation, work = await prepare()
+            searches = [one for one in work if isinstance(one, SearchRun)]
+            sequences = [one for one in work if not isinstance(one, SearchRun)]
+            assert len(sequences) + sum(one.width for one in searches) == places, "a place per sequence"
+            self._enter(generation, searches)
             entered = generation
-            await _done(engine.add(*sequences))
+            if sequences:
+                await _done(engine.add(*sequences))
+            for search in searches:
+                await search.begin(engine, partial(self._noted, generation), partial(self._found, generation))
         except BaseException as error:
             if entered is None:
                 self._leave(places)
@@ -137,7 +146,7 @@ class Dispatcher:
         running = [id for id in choices if id in self._sequences]
         row = guidance.row
         if row is None:
-            raise InvalidRequest("What guides this request is fixed.", param="preferences")
+            raise InvalidRequest("What guides a search is fixed once it has begun.", param="preferences")
         try:
             changed = await _done(self.engine.change(running, row.mix, **changeable(row)))
         except ValueError as error:
@@ -186,6 +195,9 @@ class Dispatcher:
 
     def _deliver(self, outputs: list[TokenOutput]) -> None:
         for output in outputs:
+            search = self._searches.get(output.id.rpartition("/")[0])
+            if search is not None:
+                search.push(output)
             if output.id not in self._sequences:
                 continue
             generation, choice = self._sequences[output.id]
@@ -198,6 +210,21 @@ class Dispatcher:
                 self._close(choice, finished=output.finish_reason is not None)
             if generation.ended:
                 self._drop(generation)
+
+    def _noted(self, generation: Generation, search: SearchRun) -> None:
+        generation.note(search.choice, search.execution.note)
+
+    def _found(self, generation: Generation, search: SearchRun, found: Answer | Exception) -> None:
+        """A search is over: its answer is said as if it had been drawn just now."""
+        if isinstance(found, Exception):
+            logging.getLogger("genarm").error("search %s failed: %s", search.choice.sequence_id, found)
+            generation.fail(self._fault())
+        else:
+            for output in spoken(found, search.choice.sequence_id):
+                generation.push(search.choice, output)
+            self._close(search.choice, finished=True)
+        if generation.ended:
+            self._drop(generation)
 
     def _bury(self, error: BaseException) -> None:
         self.fail_all(self._fault)
@@ -217,10 +244,13 @@ class Dispatcher:
         self._retire(generation)
         self._ended(generation)
 
-    def _enter(self, generation: Generation) -> None:
+    def _enter(self, generation: Generation, searches: Sequence[SearchRun]) -> None:
         self._running[generation.ticket.id] = generation
         for choice in generation.choices:
             self._sequences[choice.sequence_id] = (generation, choice)
+        for search in searches:
+            self._searches[search.choice.sequence_id] = search
+            generation.searches[search.choice.index] = search.execution
 
     def _retire(self, generation: Generation) -> None:
         for choice in generation.choices:
@@ -230,9 +260,12 @@ class Dispatcher:
         """The engine is to do no more for a choice; ``finished`` says that it does not anyway."""
         if self._sequences.pop(choice.sequence_id, None) is None:
             return
-        if not finished and self._engine is not None and self._engine.alive:
+        search = self._searches.pop(choice.sequence_id, None)
+        if search is not None:
+            search.stop()
+        elif not finished and self._engine is not None and self._engine.alive:
             self._engine.abort(choice.sequence_id)
-        self._leave(1)
+        self._leave(1 if search is None else search.width)
 
     def _leave(self, places: int) -> None:
         self._admitted -= places

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from server.api.choice import Choice, Piece
 from server.decoding import Guidance
+from server.decoding.search import Execution
 from server.errors import ApiError
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ class Ticket:
 
 
 class Generation:
-    """The life of one request. Used from the event loop only; whoever changes its guidance holds ``changing``."""
+    """The life of one request. Used from the event loop only; whoever changes its guidance holds ``changing``.
+
+    ``searches``: of each choice that is searched for, by its index, the search.
+    """
 
     def __init__(self, ticket: Ticket, choices: Sequence[Choice]) -> None:
         self.ticket = ticket
@@ -69,6 +73,7 @@ class Generation:
         self.changing = asyncio.Lock()
         self.error: ApiError | None = None
         self.cancelled = False
+        self.searches: dict[int, Execution] = {}
         self._pieces: deque[Piece] = deque()
         self._news = asyncio.Event()
 
@@ -111,6 +116,11 @@ class Generation:
         """Takes a token of one of the choices from the engine."""
         if not self.ended:
             self._say(choice.push(output))
+
+    def note(self, choice: Choice, text: str) -> None:
+        """Tells whoever reads a stream where the search for a choice stands."""
+        if self.ticket.streamed and not self.ended:
+            self._say([Piece(choice.index, "", (), note=text)])
 
     def cancel(self) -> None:
         """Ends every choice that is not over with what it has."""

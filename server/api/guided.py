@@ -28,7 +28,7 @@ def read_guidance(body: SamplingFields, server: Serving) -> Guidance:
     parameters = read_parameters(method, asked.parameters)
     preferences = initial_preferences(method, parameters, roster, given=body.preferences, preset=preset)
     guidance = Guidance(method, parameters, preferences, roster)
-    _ = guidance.row  # refuses now what it would refuse later
+    _ = guidance.row, guidance.roles  # refuses now what it would refuse later
     return guidance
 
 

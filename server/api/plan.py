@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import Request
@@ -20,14 +21,17 @@ from server.api.generation import Generation, Ticket
 from server.api.guided import read_guidance
 from server.api.negative import blamed
 from server.api.schema import SamplingFields
+from server.api.search import SearchRun
+from server.api.search_plan import Conversation, SearchPlan
 from server.api.serving import Serving
 from server.decoding import NEGATIVE
+from server.decoding.search import SearchMethod
 from server.errors import ContextLengthExceeded, InvalidRequest, clip
 from server.runtime import Runtime
 from server.text import Prompts
 
 if TYPE_CHECKING:
-    from server.engine import Grammar, SamplingParams
+    from server.engine import Grammar, SamplingParams, SequenceRequest
 
 GREEDY_BELOW = 1e-5
 """Temperatures this small draw the most likely token anyway; dividing logits by them would overflow."""
@@ -63,11 +67,15 @@ class Plan:
         self.body = body
         self.runtime: Runtime = server.runtime
         self.guidance = read_guidance(body, server)
+        self.search: SearchPlan | None = None
+        if isinstance(self.guidance.method, SearchMethod):
+            self.search = SearchPlan(self.guidance.method, self.guidance, body, server)
+        width = 1 if self.search is None else self.search.width
         self.each = each
-        self.places = prompts * each
+        self.places = prompts * each * width
         self._state = request.state
         self._bias = _bias(body, self.runtime)
-        _check_choices(prompts, each, counted, server)
+        _check_choices(prompts, each, width, counted, server)
         _check_stops(body, self.runtime)
         if body.stream_options is not None and not body.stream:
             raise InvalidRequest(
@@ -86,14 +94,18 @@ class Plan:
         grammar: Grammar | None = None,
         continues: bool = False,
         shown: frozenset[int] = frozenset(),
+        conversation: Conversation | None = None,
     ) -> Prepared:
-        """The request and its sequences: ``each`` choices to a prompt, with its ``max_tokens`` at most. An answer
-        that ``continues`` is one text with its prompt; special tokens of ``shown`` are part of an answer's text.
-        """
-        from server.engine import SequenceRequest
+        """The request and what the engine is to do for it: ``each`` choices to a prompt, with its ``max_tokens`` at most.
 
-        row = self.guidance.row
-        assert row is not None, "a method that is a row of the batch"
+        An answer that ``continues`` is one text with its prompt; special tokens of ``shown`` are part of an answer's text.
+        The prompts are those of ``conversation``, if it is one.
+
+        Raises:
+            InvalidRequest: a search cannot do what is asked.
+        """
+        if self.search is not None:
+            self.search.check(conversation, grammar)
         ticket = Ticket(
             id=id,
             kind=kind,
@@ -106,30 +118,53 @@ class Plan:
             arrived=self.arrived,
         )
         choices: list[Choice] = []
-        sequences: list[SequenceRequest] = []
+        work: list[SequenceRequest | SearchRun] = []
         for prompt, limit in zip(prompts, max_tokens, strict=True):
             # Without a seed, prompts must not share one either: their answers would be drawn with the same noise.
             seed = secrets.randbits(63) if self.body.seed is None else self.body.seed
+            before = prompt["base"] if continues else ()
+            detokenizer = partial(self.runtime.tokenizer.detokenizer, before, shown=shown)
             for number in range(self.each):
                 sampling = self._sampling(limit, choice_seed(seed, number), logprobs, prompt_logprobs)
-                sequence_id = f"{id}/{len(choices)}"
-                before = prompt["base"] if continues else ()
-                detokenizer = self.runtime.tokenizer.detokenizer(before, shown=shown)
-                choices.append(Choice(sequence_id, len(choices), detokenizer, self._ending(sampling)))
-                sequences.append(
-                    SequenceRequest(
-                        id=sequence_id,
-                        prompts=prompt,
-                        mix=row.mix,
-                        sampling=sampling,
+                ending = self._ending(sampling)
+                choice = Choice(f"{id}/{len(choices)}", len(choices), detokenizer(), ending)
+                choices.append(choice)
+                if self.search is None:
+                    work.append(self._sequence(choice.sequence_id, prompt, sampling, grammar))
+                    continue
+                work.append(
+                    self.search.run(
+                        choice,
+                        prompt,
+                        sampling,
+                        ending=ending,
+                        detokenizer=detokenizer,
                         grammar=grammar,
-                        report=self.body.report != "none",
-                        max_kl=self.guidance.max_kl,
+                        conversation=conversation,
                         salt=self._state.owner,
-                        **asked(row),
                     )
                 )
-        return Generation(ticket, choices), sequences
+        return Generation(ticket, choices), work
+
+    def _sequence(
+        self, id: str, prompts: Prompts, sampling: SamplingParams, grammar: Grammar | None
+    ) -> SequenceRequest:
+        """One choice that is drawn from a row of the batch."""
+        from server.engine import SequenceRequest
+
+        row = self.guidance.row
+        assert row is not None, "a method that is a row of the batch"
+        return SequenceRequest(
+            id=id,
+            prompts=prompts,
+            mix=row.mix,
+            sampling=sampling,
+            grammar=grammar,
+            report=self.body.report != "none",
+            max_kl=self.guidance.max_kl,
+            salt=self._state.owner,
+            **asked(row),
+        )
 
     def room(self, prompts: Prompts, asked: int | None, param: str) -> int:
         """Tokens an answer may have: ``asked``, or what the tightest member's context leaves.
@@ -214,14 +249,21 @@ def _bias(body: SamplingFields, runtime: Runtime) -> dict[int, float]:
     return bias
 
 
-def _check_choices(prompts: int, each: int, counted: str, server: Serving) -> None:
+def _check_choices(prompts: int, each: int, width: int, counted: str, server: Serving) -> None:
     cap = min(server.deployment.http.max_choices, server.dispatcher.capacity)
-    if prompts * each > cap:
+    if prompts * each * width <= cap:
+        return
+    if width > 1:
         raise InvalidRequest(
-            f"This deployment makes at most {cap} choices for a request; "
-            f"this one asks for {each} to each of {prompts} prompts.",
-            param=counted if each > 1 else "prompt",
+            f"This deployment has at most {cap} sequences under way for a request; this one asks for "
+            f"{prompts * each} searches of {width} at once.",
+            param="guidance",
         )
+    raise InvalidRequest(
+        f"This deployment makes at most {cap} choices for a request; "
+        f"this one asks for {each} to each of {prompts} prompts.",
+        param=counted if each > 1 else "prompt",
+    )
 
 
 def _check_stops(body: SamplingFields, runtime: Runtime) -> None:

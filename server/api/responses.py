@@ -259,6 +259,7 @@ def _usage(generation: Generation) -> ResponseUsage:
             reasoning_tokens=counted.completion_tokens_details.reasoning_tokens
         ),
         total_tokens=counted.total_tokens,
+        **({} if counted.search is None else {"search": counted.search}),
     )
 
 

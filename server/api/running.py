@@ -46,12 +46,13 @@ async def state(generation: Running) -> schema.RunningState:
         object=f"{ticket.kind}.state",  # type: ignore[arg-type]
         created=ticket.created,
         model=ticket.model,
-        status="running" if generation.tokens else "queued",
+        status="running" if generation.tokens or generation.searches else "queued",
         tokens=generation.tokens,
         method=now.method.name,
         preferences=dict(now.preferences),
         beta=now.beta,
         changes=[change_report(generation, change) for change in generation.changes],
+        **_progress(generation),
         **_choices(generation),
     )
 
@@ -89,6 +90,13 @@ async def cancel(generation: Running, server: Server) -> schema.Cancelled:
     server.dispatcher.cancel(generation)
     ticket = generation.ticket
     return schema.Cancelled(id=ticket.id, object=f"{ticket.kind}.deleted", deleted=True)  # type: ignore[arg-type]
+
+
+def _progress(generation: Generation) -> dict[str, Any]:
+    """Where the searches stand, if there are any."""
+    if not generation.searches:
+        return {}
+    return {"progress": "; ".join(search.note for search in generation.searches.values())}
 
 
 def _choices(generation: Generation) -> dict[str, Any]:

@@ -35,6 +35,11 @@ def error_event(error: ApiError) -> bytes:
     return b"data: " + to_json(error.body()) + b"\n\n"
 
 
+def comment(text: str) -> bytes:
+    """A line that is no event, for whoever watches."""
+    return b": " + " ".join(text.split()).encode() + b"\n\n"
+
+
 class EventStream(EventSourceResponse):
     """Sends ``events``; ``ended`` is called when no more is sent, even if the client left before the first
     event was asked for.

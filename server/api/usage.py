@@ -9,6 +9,7 @@ from server.api.generation import Generation
 def usage(generation: Generation, tokens: int) -> schema.Usage:
     """With ``tokens`` in the answers so far."""
     ticket = generation.ticket
+    extra = {} if not generation.searches else {"search": _searched(generation)}
     return schema.Usage(
         prompt_tokens=ticket.prompt_tokens,
         completion_tokens=tokens,
@@ -19,4 +20,16 @@ def usage(generation: Generation, tokens: int) -> schema.Usage:
             accepted_prediction_tokens=generation.accepted_drafts,
             rejected_prediction_tokens=generation.rejected_drafts,
         ),
+        **extra,
+    )
+
+
+def _searched(generation: Generation) -> schema.SearchUsage:
+    costs = [search.cost for search in generation.searches.values()]
+    scores = [search.answer.score for search in generation.searches.values() if search.answer is not None]
+    return schema.SearchUsage(
+        generated_tokens=sum(cost.generated_tokens for cost in costs),
+        scored_tokens=sum(cost.scored_tokens for cost in costs),
+        engine_requests=sum(cost.engine_requests for cost in costs),
+        score=max((score for score in scores if score is not None), default=None),
     )

@@ -203,6 +203,17 @@ class CompletionTokensDetails(Answer):
     rejected_prediction_tokens: int
 
 
+class SearchUsage(Answer):
+    """What it took to find the answers: tokens drawn, those of texts that were not chosen included; tokens of texts that were
+    scored, each time anew; sequences of the engine. ``score`` is the answer's, or the best answer's; null where there is none.
+    """
+
+    generated_tokens: int
+    scored_tokens: int
+    engine_requests: int
+    score: float | None
+
+
 class Usage(Answer):
     """Tokens of the base's prompts, each counted once, and of the answers (end-of-text tokens included)."""
 
@@ -211,6 +222,7 @@ class Usage(Answer):
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
+    search: SearchUsage | None = None
 
 
 class ChoiceChange(Answer):

@@ -15,6 +15,7 @@ from server.api.schema.common import (
     GuidanceReport,
     Only,
     SamplingFields,
+    SearchUsage,
     text_or_list,
 )
 from server.api.schema.structure import MAX_TOOLS, Name, Schema
@@ -261,6 +262,7 @@ class ResponseUsage(Answer):
     output_tokens: int
     output_tokens_details: OutputTokensDetails
     total_tokens: int
+    search: SearchUsage | None = None
 
 
 class OutputText(Answer):

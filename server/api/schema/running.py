@@ -32,7 +32,7 @@ class ChoiceState(Answer):
 
 class RunningState(Answer):
     """A request under way: the weights now, tokens so far of all choices, and of each where there are
-    several.
+    several. ``progress``: where a search stands; its tokens are there only in the end.
     """
 
     id: str
@@ -46,6 +46,7 @@ class RunningState(Answer):
     preferences: dict[str, float]
     beta: float
     changes: list[Change]
+    progress: str | None = None
 
 
 class Changed(Answer):
