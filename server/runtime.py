@@ -40,7 +40,12 @@ class EngineLike(Protocol):
     def add(self, *requests: SequenceRequest) -> Future[None]:
         """Takes all of the sequences or none; the future raises ValueError that names what is wrong."""
 
-    def change(self, sequence_ids: Sequence[str], mix: Mapping[str, float]) -> Future[dict[str, int]]:
+    def change(
+        self,
+        sequence_ids: Sequence[str],
+        mix: Mapping[str, float],
+        conditions: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> Future[dict[str, int]]:
         """Index of the first token under the new mix, by id; sequences that are over are left out."""
 
     def abort(self, sequence_id: str) -> Future[None]:

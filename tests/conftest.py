@@ -180,3 +180,34 @@ def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_conditioned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A factory of conditioned adapters (ranks 4 and 4, all linear layers) whose weights change the backbone's logits.
+
+    The folder holds the adapter alone: tokenizer and template are the backbone's. Keywords change its config.
+    """
+
+    def make(
+        backbone: Path,
+        name: str,
+        seed: int,
+        objectives: tuple[str, ...] = ("helpful", "harmless"),
+        **changes: Any,
+    ) -> Path:
+        from transformers import AutoModelForCausalLM
+
+        from arm_models.conditioned import ConditionedConfig, add_conditioned, save_conditioned
+
+        folder = tmp_path_factory.mktemp(name, numbered=True)
+        config = ConditionedConfig(objectives, str(backbone), **changes)
+        model = add_conditioned(AutoModelForCausalLM.from_pretrained(backbone), config)
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data.normal_(std=0.3, generator=generator)
+        save_conditioned(model, folder, config)
+        return folder
+
+    return make

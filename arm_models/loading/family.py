@@ -27,7 +27,11 @@ from arm_models.loading.source import ModelSource, resolve_device, resolve_dtype
 from arm_models.loading.vocabulary import load_tokenizer, shared_vocabulary
 
 if TYPE_CHECKING:
+    from arm_models.conditioned import ConditionedLinear
     from arm_models.loading.adapter import AdapterSwitch
+
+CONDITIONED = "conditioned"
+"""What a conditioned adapter is called on its backbone, which has at most one."""
 
 Progress = Callable[[str], None]
 
@@ -43,6 +47,8 @@ class LoadedModel:
     ids that can be drawn, the same in the whole family. input_size: rows of its embedding; a prompt with an
     id from here on cannot be read. max_length: tokens a context may have. digest: changes with the files it
     was loaded from. quantize: its linear layers are to be run in 8 bits (``model`` is float32 itself).
+    objectives: what the entries of the preference vector mean that the member is conditioned on; none where it
+    is not. conditioned_layers: those of ``model`` that such a member is in, whichever member this one is.
     """
 
     name: str
@@ -61,11 +67,18 @@ class LoadedModel:
     digest: str
     quantize: bool = False
     switch: "AdapterSwitch | None" = field(default=None, repr=False)
+    objectives: tuple[str, ...] = ()
+    conditioned_layers: "tuple[ConditionedLinear, ...]" = field(default=(), repr=False)
 
-    def activate(self) -> None:
-        """Make ``model`` compute as this member; call it before every forward. Free where nothing changes."""
+    def activate(self, condition: torch.Tensor | None = None) -> None:
+        """Make ``model`` compute as this member; call it before every forward. Free where nothing changes.
+
+        condition: of a member with objectives, as :func:`arm_models.conditioned.set_condition` takes it.
+        """
         if self.switch is not None:
-            self.switch.activate(self.adapter)
+            self.switch.activate(None if self.objectives else self.adapter)
+        for layer in self.conditioned_layers:
+            layer.condition = condition if self.objectives else None
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,7 @@ class _Backbone:
     input_rows: int
     head_rows: int
     switch: "AdapterSwitch | None" = None
+    conditioned_layers: "tuple[ConditionedLinear, ...]" = ()
     serves_full_member: bool = False
 
 
@@ -102,6 +116,7 @@ class _Member:
     adapter: str | None
     tokenizer: PreTrainedTokenizerBase
     shape: AttentionShape
+    objectives: tuple[str, ...] = ()
 
 
 def load_family(
@@ -158,20 +173,26 @@ class _Loader:
         self.backbones: list[_Backbone] = []
 
     def load(self, sources: Sequence[ModelSource]) -> list[_Member]:
-        return [self._load(source) for source in sources]
+        # peft does not look for layers to adapt inside those that a conditioned adapter has wrapped.
+        order = sorted(sources, key=lambda source: source.kind == "conditioned")
+        members = {source.name: self._load(source) for source in order}
+        return [members[source.name] for source in sources]
 
     def _load(self, source: ModelSource) -> _Member:
         checkpoint = open_checkpoint(source.name, source.path)
         full = self._backbone_of(checkpoint) if checkpoint.is_adapter else checkpoint
         tokenizer = load_tokenizer(checkpoint, full, source.chat_template)
         backbone = self._backbone(source, full, shared=checkpoint.is_adapter)
-        adapter = None
-        if checkpoint.is_adapter:
+        adapter: str | None = None
+        objectives: tuple[str, ...] = ()
+        if source.kind == "conditioned":
+            adapter, objectives = self._add_conditioned(checkpoint, backbone)
+        elif checkpoint.is_adapter:
             adapter = self._add_adapter(checkpoint, backbone)
         else:
             backbone.serves_full_member = True
-        shape = self._inspect(checkpoint, backbone, adapter)
-        return _Member(source, checkpoint, backbone, adapter, tokenizer, shape)
+        shape = self._inspect(checkpoint, backbone, None if objectives else adapter)
+        return _Member(source, checkpoint, backbone, adapter, tokenizer, shape, objectives)
 
     def _backbone_of(self, checkpoint: Checkpoint) -> Checkpoint:
         # peft takes seconds to import, and a family without adapters does without it.
@@ -193,6 +214,18 @@ class _Loader:
         adapter = f"reward_{len(backbone.switch.names)}"
         backbone.switch.add(adapter, checkpoint)
         return adapter
+
+    def _add_conditioned(self, checkpoint: Checkpoint, backbone: _Backbone) -> tuple[str, tuple[str, ...]]:
+        """The name of the conditioned adapter that is now on its backbone, and its objectives."""
+        from arm_models.conditioned import PEFT_TYPE, conditioned_layers, load_conditioned, read_config
+
+        if not checkpoint.is_adapter:
+            raise checkpoint.error(f"a full model; a conditioned one is an adapter of type {PEFT_TYPE}")
+        objectives = read_config(checkpoint).objectives
+        self.progress(f"loading {checkpoint.name}: conditioned adapter {checkpoint.folder}")
+        load_conditioned(backbone.model, checkpoint).requires_grad_(False)
+        backbone.conditioned_layers = tuple(layer for _, layer in conditioned_layers(backbone.model))
+        return CONDITIONED, objectives
 
     def _inspect(self, checkpoint: Checkpoint, backbone: _Backbone, adapter: str | None) -> AttentionShape:
         if backbone.switch is not None:
@@ -305,6 +338,8 @@ def _finished(member: _Member, vocab_size: int) -> LoadedModel:
         digest=hashlib.sha256((digest + template).encode()).hexdigest(),
         quantize=backbone.quantize,
         switch=backbone.switch,
+        objectives=member.objectives,
+        conditioned_layers=backbone.conditioned_layers,
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -15,6 +16,9 @@ DTYPES = {
 }
 
 
+Kind = Literal["causal", "conditioned"]
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """A model as a deployment names it.
@@ -23,6 +27,8 @@ class ModelSource:
     adapter. device: cpu | cuda:N. dtype: auto | float32 | bfloat16 | float16 | int8 (auto: float32 on
     a CPU, the checkpoint's own on a GPU; int8: loaded in float32, for a runner that quantizes its linear
     layers, on a CPU only). chat_template: path of a Jinja file that replaces the model's own template.
+    kind: causal, a language model; conditioned, an adapter that makes one of its backbone for every preference
+    vector (:mod:`arm_models.conditioned`).
     """
 
     name: str
@@ -30,6 +36,7 @@ class ModelSource:
     device: str = "cpu"
     dtype: str = "auto"
     chat_template: str | None = None
+    kind: Kind = "causal"
 
     @property
     def quantize(self) -> bool:

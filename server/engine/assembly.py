@@ -68,7 +68,7 @@ class Forward:
         return caches, PagedRunner(self.packed, self._lanes(), caches, device, multiple)
 
     def _lanes(self) -> list[RunnerLane]:
-        return [RunnerLane(model.name, model.vocab_size) for model in self.models]
+        return [RunnerLane(model.name, model.vocab_size, len(model.objectives)) for model in self.models]
 
 
 def build_members(family: Family, config: EngineConfig, *, negative: bool = False) -> list[Member]:

@@ -10,7 +10,7 @@ class Chunk:
 
     ``owner`` names the context in the cache, ``start`` is the position of ``tokens[0]``; next-token logits are wanted behind
     each of the last ``logits`` tokens. A token below 0 is one that only the device knows: ``-1 - row`` is what the step before
-    drew in batch row ``row``.
+    drew in batch row ``row``. ``condition``: the preference vector of a member that is conditioned on one.
     """
 
     owner: Hashable
@@ -18,3 +18,4 @@ class Chunk:
     start: int
     is_prompt: bool
     logits: int
+    condition: tuple[float, ...] = ()

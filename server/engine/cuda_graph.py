@@ -7,6 +7,7 @@ Everything but :class:`CudaRecorder` runs on any device.
 """
 
 import logging
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -20,17 +21,18 @@ from server.engine.transfer import fill_in
 NARROWEST_TABLE = 16
 """Blocks of the narrowest table; each wider one has four times as many. Kernels skip what lies behind a row's length."""
 
-_TOKEN, _POSITION, _TABLE = 0, 1, 2
-"""Columns of the buffer that a step is copied into; the table has the rest."""
+_TOKEN, _POSITION, _CONDITION = 0, 1, 2
+"""Columns of the buffer that a step is copied into; behind the condition, the table has the rest."""
 
 
 class DecodeRow(NamedTuple):
     """One token of one context, as a :class:`~server.engine.chunk.Chunk` has them; ``table`` has the context's blocks, that of
-    ``position`` among them."""
+    ``position`` among them; ``condition`` what the row is conditioned on, if its lane is."""
 
     token: int
     position: int
     table: Sequence[int]
+    condition: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,14 @@ class DecodeBatch:
         tokens, positions: [rows] int32, lane after lane.
         tables: [rows, width] int32.
         counts: rows of each lane, padding included.
+        conditions: [rows, objectives] float32, 0 in rows that are not conditioned; objectives is 0 where no lane is.
     """
 
     tokens: torch.Tensor
     positions: torch.Tensor
     tables: torch.Tensor
     counts: tuple[int, ...]
+    conditions: torch.Tensor
 
     @property
     def lengths(self) -> torch.Tensor:
@@ -113,6 +117,7 @@ class DecodeGraphs:
         max_rows: rows a lane may have; a step with more is not for recordings.
         max_length: longest context in tokens.
         recorder: None runs the forward itself on every batch.
+        objectives: numbers that rows of a conditioned lane are conditioned on.
     """
 
     def __init__(
@@ -123,14 +128,17 @@ class DecodeGraphs:
         max_length: int,
         device: torch.device,
         recorder: Recorder | None,
+        objectives: int = 0,
     ) -> None:
         self._forward = forward
+        self._objectives = objectives
+        self._table = _CONDITION + objectives
         self._lanes = lanes
         self.row_buckets = _row_buckets(max_rows)
         self.table_widths = _table_widths(-(-max_length // BLOCK))
         self._recorder = recorder
         self._recordings: dict[tuple[tuple[int, ...], int], tuple[Recording, torch.Tensor]] = {}
-        self._upload = _Upload(lanes * max_rows, _TABLE + self.table_widths[-1], device)
+        self._upload = _Upload(lanes * max_rows, self._table + self.table_widths[-1], device)
 
     def __len__(self) -> int:
         """Recordings made."""
@@ -194,11 +202,13 @@ class DecodeGraphs:
 
     def _fill(self, lanes: Sequence[Sequence[DecodeRow]], counts: Sequence[int], width: int) -> None:
         lines: list[list[int]] = []
+        none = (0,) * self._objectives
         for lane, count in zip(lanes, counts, strict=True):
             for row in lane:
                 table = list(row.table[:width])
-                lines.append([row.token, row.position, *table, *[SCRATCH] * (width - len(table))])
-            lines.extend([[0, 0, *[SCRATCH] * width]] * (count - len(lane)))
+                condition = _bits(row.condition) if row.condition else none
+                lines.append([row.token, row.position, *condition, *table, *[SCRATCH] * (width - len(table))])
+            lines.extend([[0, 0, *none, *[SCRATCH] * width]] * (count - len(lane)))
         self._upload.send(lines)
 
     def _logits(self, counts: tuple[int, ...], width: int) -> torch.Tensor:
@@ -231,8 +241,9 @@ class DecodeGraphs:
 
     def _batch(self, counts: tuple[int, ...], width: int) -> DecodeBatch:
         held = self._upload.target[: sum(counts)]
-        table = held[:, _TABLE : _TABLE + width]
-        return DecodeBatch(held[:, _TOKEN], held[:, _POSITION], table, counts)
+        table = held[:, self._table : self._table + width]
+        conditions = held[:, _CONDITION : self._table].view(torch.float32)
+        return DecodeBatch(held[:, _TOKEN], held[:, _POSITION], table, counts, conditions)
 
 
 class _Upload:
@@ -259,6 +270,11 @@ class _Upload:
         if self._on_gpu:
             self._sent[turn] = event or torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._sent[turn].record(torch.cuda.current_stream(self.target.device))
+
+
+def _bits(values: Sequence[float]) -> tuple[int, ...]:
+    """The int32 that have the bits of ``values`` in float32."""
+    return struct.unpack(f"{len(values)}i", struct.pack(f"{len(values)}f", *values))
 
 
 def _row_buckets(most: int) -> tuple[int, ...]:

@@ -49,6 +49,10 @@ class EngineStats:
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 
+Conditions = Mapping[str, tuple[float, ...]]
+"""Member name → the preference vector it is conditioned on."""
+
+
 class Engine:
     """Members, one batch, one step at a time. Not thread-safe: one thread owns it (:class:`EngineThread`).
 
@@ -88,8 +92,8 @@ class Engine:
                 a token outside the vocabulary, a weight is not finite, no member is weighted, prompt and ``max_tokens`` exceed a
                 member's context, a token of ``begun``, ``logit_bias`` or ``stop_token_ids`` is outside the vocabulary,
                 prompt log-probs are asked for where the members that are read have different prompts or a response has begun,
-                a report or ``max_kl`` without a prompt for the base, ``power`` with a negative weight or with ``max_kl``, or
-                ``begun`` leaves nothing to draw.
+                a report or ``max_kl`` without a prompt for the base, ``power`` with a negative weight or with ``max_kl``,
+                ``begun`` leaves nothing to draw, or a member that is read lacks the preference vector that it is conditioned on.
         """
         begun: list[Running] = []
         for request in requests:
@@ -104,34 +108,40 @@ class Engine:
         for sequence in begun:
             self._scheduler.add(sequence)
 
-    def change(self, sequence_id: str, mix: Mapping[str, float]) -> int:
+    def change(self, sequence_id: str, mix: Mapping[str, float], conditions: Conditions | None = None) -> int:
         """Give a response under way new weights; returns the index of the first token drawn under them.
 
         A member whose weight leaves 0 reads what it has missed first, in chunks; one whose weight becomes 0 gives its
-        memory back.
+        memory back. ``conditions``: the preference vectors from now on, where they are to be others; a member whose vector
+        changes reads everything again.
 
         Raises:
             KeyError: no such response is under way.
             ValueError: as in :meth:`add`.
         """
         sequence = self._scheduler.get(sequence_id)
+        conditions = sequence.conditions if conditions is None else conditions
         self._check_mix(mix, sequence.request)
-        before = sequence.active
-        sequence.mix = dict(mix)
+        self._check_conditions(mix, conditions)
+        before, old = sequence.active, sequence.conditions
+        sequence.mix, sequence.conditions = dict(mix), dict(conditions)
         for name in before:
             # Prompt log-probs are all of one mix, so what was collected under the old one is read again.
-            if name not in sequence.active or sequence.reading:
+            if not sequence.reads(name) or sequence.reading or old.get(name) != conditions.get(name):
                 self._scheduler.release(sequence, name)
         if sequence.reading:
             sequence.prompt_logprobs.clear()
         return len(sequence.response)
 
-    def change_all(self, sequence_ids: Iterable[str], mix: Mapping[str, float]) -> dict[str, int]:
+    def change_all(
+        self, sequence_ids: Iterable[str], mix: Mapping[str, float], conditions: Conditions | None = None
+    ) -> dict[str, int]:
         """:meth:`change` for each of them that is still under way; ``ValueError`` changes none."""
-        running = [name for name in sequence_ids if name in self._scheduler]
-        for name in running:
-            self._check_mix(mix, self._scheduler.get(name).request)
-        return {name: self.change(name, mix) for name in running}
+        running = [self._scheduler.get(name) for name in sequence_ids if name in self._scheduler]
+        for one in running:
+            self._check_mix(mix, one.request)
+            self._check_conditions(mix, one.conditions if conditions is None else conditions)
+        return {one.id: self.change(one.id, mix, conditions) for one in running}
 
     def abort(self, sequence_id: str) -> list[TokenOutput]:
         """End a response now; nothing when it is not under way."""
@@ -398,9 +408,11 @@ class Engine:
                 raise ValueError(f"prompts: {name} has a token outside its vocabulary of {size}")
         self._check_begun(request)
         if request.scores:
+            self._check_conditions(dict.fromkeys(request.scores, 1.0), request.conditions)
             return
         self._check_sampling(request.sampling)
         self._check_mix(request.mix, request)
+        self._check_conditions(request.mix, request.conditions)
         if request.max_kl is not None and not request.max_kl >= 0:
             raise ValueError(f"max_kl must not be negative: {request.max_kl}")
         if not math.isfinite(request.power):
@@ -437,6 +449,22 @@ class Engine:
         ):
             if any(not 0 <= token < size for token in tokens):
                 raise ValueError(f"{name} has a token outside the vocabulary of {size}")
+
+    def _check_conditions(self, mix: Mapping[str, float], conditions: Conditions) -> None:
+        for name, vector in conditions.items():
+            if name not in self.members:
+                raise ValueError(
+                    f"conditions: there is no member {name!r}; there are {', '.join(self.members)}"
+                )
+            objectives = self.members[name].objectives
+            if len(vector) != len(objectives) or not all(map(math.isfinite, vector)):
+                wanted = (
+                    f"{len(objectives)} finite numbers ({', '.join(objectives)})" if objectives else "none"
+                )
+                raise ValueError(f"conditions: {name} takes {wanted}, not {list(vector)}")
+        for name, weight in mix.items():
+            if weight != 0 and self.members[name].objectives and name not in conditions:
+                raise ValueError(f"conditions: {name} is read but has no preference vector")
 
     def _check_mix(self, mix: Mapping[str, float], request: SequenceRequest) -> None:
         for name, weight in mix.items():

@@ -25,8 +25,15 @@ class Member:
         self.max_length = loaded.max_length
         self.input_size = loaded.input_size
         self.vocab_size = loaded.vocab_size
+        self.objectives = loaded.objectives
         self.cache = cache
         self.runner = runner
+
+    @property
+    def trial(self) -> tuple[float, ...]:
+        """The preference vector that checks are made with: another number for every objective, 1 together."""
+        total = sum(range(1, len(self.objectives) + 1))
+        return tuple(place / total for place in range(1, len(self.objectives) + 1))
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute every chunk of this member alone: [Σ chunk.logits, vocab_size] float32, see :meth:`Runner.forward`."""
@@ -43,7 +50,7 @@ class Member:
             is_prompt = start < prompt
             stop = min(start + chunk, prompt) if is_prompt else start + 1
             self.cache.reserve(owner, stop)
-            part = Chunk(owner, tokens[start:stop], start, is_prompt, stop - start)
+            part = Chunk(owner, tokens[start:stop], start, is_prompt, stop - start, condition=self.trial)
             rows.append(self.forward([part]))
             start = stop
         self.cache.free(owner)
@@ -97,10 +104,10 @@ class Member:
         owners = [object() for _ in texts]
         for owner in owners:
             self.cache.reserve(owner, len(texts[0]))
-        prompts = [Chunk(owner, text[:-1], 0, True, 1) for owner, text in zip(owners, texts, strict=True)]
+        pairs = list(zip(owners, texts, strict=True))
+        prompts = [Chunk(owner, text[:-1], 0, True, 1, condition=self.trial) for owner, text in pairs]
         decodes = [
-            Chunk(owner, text[-1:], len(text) - 1, False, 1)
-            for owner, text in zip(owners, texts, strict=True)
+            Chunk(owner, text[-1:], len(text) - 1, False, 1, condition=self.trial) for owner, text in pairs
         ]
         result = self.forward(prompts)[0], self.forward(decodes)[0]
         for owner in owners:
@@ -108,9 +115,11 @@ class Member:
         return result
 
     def plain_log_probs(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Log-probs [len(tokens), vocab_size] of the same model run by transformers alone, without the hook."""
+        """Log-probs [len(tokens), vocab_size] of the same model run by transformers alone, without the hook; conditioned on
+        :attr:`trial` where it is conditioned."""
         model, device = self.loaded.model, self.loaded.device
-        self.loaded.activate()
+        trial = torch.tensor(self.trial, device=device) if self.objectives else None
+        self.loaded.activate(trial)
         with stock_attention(model):
             ids = torch.tensor([list(tokens)], device=device)
             output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

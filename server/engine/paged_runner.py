@@ -42,7 +42,13 @@ class PagedRunner(Runner):
         recorded.
         """
         self._graphs = DecodeGraphs(
-            self._decode, len(self.lanes), max_rows, max_length, self._device, recorder
+            self._decode,
+            len(self.lanes),
+            max_rows,
+            max_length,
+            self._device,
+            recorder,
+            self._objectives,
         )
 
     @torch.inference_mode()
@@ -69,7 +75,7 @@ class PagedRunner(Runner):
     def _rows(self, lane: int, chunks: Sequence[Chunk]) -> list[DecodeRow]:
         cache = self._caches[lane]
         return [
-            DecodeRow(token, position, cache.table(chunk.owner))
+            DecodeRow(token, position, cache.table(chunk.owner), chunk.condition)
             for chunk in chunks
             for position, token in enumerate(chunk.tokens, chunk.start)
         ]
@@ -87,8 +93,9 @@ class PagedRunner(Runner):
             lengths=batch.lengths,
         )
         keep = torch.arange(rows, device=self._device)
+        conditions = batch.conditions if self._objectives else None
         return self.model.forward(
-            batch.tokens.long(), batch.positions.long(), batch.counts, keep, batch.counts, layout
+            batch.tokens.long(), batch.positions.long(), batch.counts, keep, batch.counts, layout, conditions
         )
 
 

@@ -32,16 +32,18 @@ class PackedModel(Protocol):
         keep: torch.Tensor,
         kept: Sequence[int],
         layout: AttentionLayout,
+        conditions: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See :meth:`server.engine.decoder.Decoder.forward`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerLane:
-    """A member of a forward: its name, and how many tokens it has logits for."""
+    """A member of a forward: its name, how many tokens it has logits for, how many numbers it is conditioned on."""
 
     name: str
     vocab_size: int
+    objectives: int = 0
 
 
 class Runner:
@@ -67,6 +69,7 @@ class Runner:
         self._layouts = layouts
         self._device = device
         self._row_multiple = row_multiple
+        self._objectives = max(lane.objectives for lane in lanes)
 
     def forward(
         self, chunks: Mapping[str, Sequence[Chunk]], drawn: torch.Tensor | None = None
@@ -93,8 +96,21 @@ class Runner:
             kept[lane] += chunk.logits
         counts[-1] += layout.padding
         known = fill_in(upload(tokens, self._device, torch.long), drawn)
-        logits = self._run(known, positions, counts, wanted, kept, layout)
+        conditions = self._conditions(ordered, offsets, layout.tokens)
+        logits = self._run(known, positions, counts, wanted, kept, layout, conditions)
         return self._by_member(chunks, logits, kept)
+
+    def _conditions(
+        self, ordered: Sequence[tuple[int, Chunk]], offsets: Sequence[int], rows: int
+    ) -> torch.Tensor | None:
+        """[rows, objectives] float32 what each row is conditioned on, 0 where on nothing; None where no lane is."""
+        if not self._objectives:
+            return None
+        vectors: list[Sequence[float]] = [[0.0] * self._objectives] * rows
+        for (_, chunk), offset in zip(ordered, offsets, strict=True):
+            if chunk.condition:
+                vectors[offset : offset + len(chunk.tokens)] = [chunk.condition] * len(chunk.tokens)
+        return upload(vectors, self._device, torch.float32)
 
     def _chunks(self, chunks: Mapping[str, Sequence[Chunk]], lane: int) -> Sequence[Chunk]:
         return chunks.get(self.lanes[lane].name, ())
@@ -107,6 +123,7 @@ class Runner:
         wanted: list[int],
         kept: list[int],
         layout: AttentionLayout,
+        conditions: torch.Tensor | None,
     ) -> torch.Tensor:
         """Logits [len(wanted), vocab] of these packed rows, in the order in which they are wanted."""
         device = self._device
@@ -120,6 +137,7 @@ class Runner:
             upload(keep, device, torch.long),
             kept,
             layout,
+            conditions,
         )
         return logits[: len(wanted)]
 

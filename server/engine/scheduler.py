@@ -122,7 +122,7 @@ class Scheduler:
         """Keep the prompts, which a sequence has just read, for others."""
         for member in sequence.active:
             prompt = sequence.contexts[member].prompt
-            self._prefixes[member].keep(sequence.request.salt, prompt, sequence.id)
+            self._prefixes[member].keep(_salt(sequence, member), prompt, sequence.id)
 
     def schedule(self) -> Step:
         """Plan the next step; every planned chunk has its room reserved."""
@@ -252,9 +252,11 @@ class Scheduler:
         size, prompt = self._config.prefill_chunk, sequence.contexts[member].prompt
         whole = (len(prompt) - 1) // size * size
         for other in sequence.group:
+            if not sequence.reads_alike(other, member):
+                continue
             if other in self.running and 0 < whole <= other.contexts[member].computed:
                 return other.id, whole
-        return self._prefixes[member].find(sequence.request.salt, prompt)
+        return self._prefixes[member].find(_salt(sequence, member), prompt)
 
     def _count(self, sequence: Sequence) -> None:
         """What the base need not read, once for each prompt: not again after preemption, nor for those that share it."""
@@ -273,6 +275,8 @@ class Scheduler:
             if follower in self.running or len(self.running) >= self._config.max_sequences:
                 continue
             if not set(follower.active) <= set(leader.active):
+                continue
+            if not all(follower.reads_alike(leader, member) for member in follower.active):
                 continue
             lengths = {member: follower.total(member) for member in follower.active}
             if not all(self._caches[member].fits(length) for member, length in lengths.items()):
@@ -326,4 +330,10 @@ class Scheduler:
             logits = max(0, end - max(start, len(context.prompt) - 1))
         else:
             logits = len(tokens) if sequence.reading else int(draws)
-        return Chunk(sequence.id, tokens, start, is_prompt, logits)
+        condition = sequence.conditions.get(member, ())
+        return Chunk(sequence.id, tokens, start, is_prompt, logits, condition=condition)
+
+
+def _salt(sequence: Sequence, member: str) -> Hashable:
+    """Prompts that begin alike are shared among those with the same one."""
+    return sequence.request.salt, sequence.conditions.get(member)

@@ -121,6 +121,7 @@ class SequenceRequest:
             is released.
         scores: members that only read: nothing is drawn, and the one output tells what each says of ``begun``; ``mix`` and
             ``sampling`` are of no account.
+        conditions: member name → the preference vector it is conditioned on, a number for each of its objectives.
     """
 
     id: str
@@ -136,6 +137,7 @@ class SequenceRequest:
     parent: str | None = None
     hold: bool = False
     scores: tuple[str, ...] = ()
+    conditions: abc.Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def observes(self) -> bool:
@@ -218,6 +220,7 @@ class Sequence:
     ``prompt_logprobs``: of the prompt tokens read so far, where they are asked for. ``cached_tokens``: see :class:`TokenOutput`.
     ``marks``, where it only reads: by member, the log-probs [n] of the begun tokens read so far, in parts.
     ``hold``: whether its contexts are to stay when it ends.
+    ``conditions``: see :class:`SequenceRequest`; keys and values of these members are of these vectors.
     """
 
     request: SequenceRequest
@@ -233,6 +236,7 @@ class Sequence:
     drafting: Drafting = field(default_factory=Drafting)
     marks: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     hold: bool = False
+    conditions: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, request: SequenceRequest, group: list["Sequence"] | None = None) -> "Sequence":
@@ -248,6 +252,7 @@ class Sequence:
         for token in request.begun:
             sequence.append(token)
         sequence.hold = request.hold
+        sequence.conditions = dict(request.conditions)
         sequence.group.append(sequence)
         return sequence
 
@@ -276,6 +281,10 @@ class Sequence:
         """Whether ``member`` is one that the next token is drawn or told from."""
         return bool(self.mix.get(member)) or (self.request.observes and member == next(iter(self.contexts)))
 
+    def reads_alike(self, other: "Sequence", member: str) -> bool:
+        """Whether ``member`` makes the same keys and values of the same tokens for both."""
+        return self.conditions.get(member) == other.conditions.get(member)
+
     def total(self, member: str) -> int:
         """Tokens of ``member``'s context."""
         return len(self.contexts[member].prompt) + len(self.response)
@@ -298,7 +307,7 @@ class Sequence:
         The last is, for its logits; where log-probs of the begun tokens are wanted, so are those whose logits tell them.
         """
         theirs = parent.contexts.get(member)
-        if theirs is None:
+        if theirs is None or not self.reads_alike(parent, member):
             return 0
         length = min(self.total(member), parent.total(member), theirs.computed)
         common = _common(self.tokens(member, 0, length), parent.tokens(member, 0, length))

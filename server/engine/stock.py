@@ -32,9 +32,10 @@ class StockModel:
         keep: torch.Tensor,
         kept: Sequence[int],  # noqa: ARG002
         layout: AttentionLayout,
+        conditions: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As :meth:`server.engine.decoder.Decoder.forward`, with one lane."""
-        self._loaded.activate()
+        self._loaded.activate(None if conditions is None else conditions[None])
         output = self._loaded.model(
             input_ids=tokens[None],
             position_ids=positions[None],

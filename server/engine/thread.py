@@ -65,12 +65,17 @@ class EngineThread:
         has ended."""
         return self._submit(lambda: self._engine.add(*requests))
 
-    def change(self, sequence_ids: Sequence[str], mix: Mapping[str, float]) -> "Future[dict[str, int]]":
-        """Change the weights of several responses between the same two steps.
+    def change(
+        self,
+        sequence_ids: Sequence[str],
+        mix: Mapping[str, float],
+        conditions: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> "Future[dict[str, int]]":
+        """Change the weights, and the preference vectors, of several responses between the same two steps.
 
         The future holds, for those still under way, the first token index drawn under the new ones, or ``ValueError``.
         """
-        return self._submit(lambda: self._engine.change_all(sequence_ids, mix))
+        return self._submit(lambda: self._engine.change_all(sequence_ids, mix, conditions))
 
     def abort(self, sequence_id: str) -> "Future[None]":
         """End a response early; its last output has finish_reason "abort"."""

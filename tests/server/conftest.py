@@ -85,7 +85,12 @@ class ScriptedEngine:
             self._speak()
         return future
 
-    def change(self, sequence_ids: Sequence[str], mix: Mapping[str, float]) -> "Future[dict[str, int]]":
+    def change(
+        self,
+        sequence_ids: Sequence[str],
+        mix: Mapping[str, float],
+        conditions: Mapping[str, tuple[float, ...]] | None = None,  # noqa: ARG002
+    ) -> "Future[dict[str, int]]":
         future: Future[dict[str, int]] = Future()
         with self._lock:
             if not self.alive:

@@ -15,7 +15,7 @@ class Prefix:
     """``tokens`` at the beginning of a context, whose keys and values lie in the row of ``owner``."""
 
     owner: Hashable
-    salt: str
+    salt: Hashable
     tokens: tuple[int, ...]
 
 
@@ -36,7 +36,7 @@ class PrefixCache:
         self._blocks = blocks
         self._prefixes: list[Prefix] = []  # used longest ago first; some of their rows may be gone
 
-    def find(self, salt: str, tokens: Sequence[int]) -> tuple[Hashable, int] | None:
+    def find(self, salt: Hashable, tokens: Sequence[int]) -> tuple[Hashable, int] | None:
         """The owner of the row that shares most with ``tokens``, and how many of its tokens, whole chunks.
 
         At least the last token is left to compute, for its logits. None where not even a chunk is shared.
@@ -49,7 +49,7 @@ class PrefixCache:
         self._touch(best)
         return best.owner, length
 
-    def keep(self, salt: str, tokens: Sequence[int], owner: Hashable) -> None:
+    def keep(self, salt: Hashable, tokens: Sequence[int], owner: Hashable) -> None:
         """Copy the whole chunks of ``tokens`` from the row of ``owner``; nothing where they are kept or there is no room."""
         whole = self._whole(tokens)
         if not whole or not self._cache.fits(len(whole)):

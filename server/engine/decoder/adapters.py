@@ -1,4 +1,8 @@
-"""LoRA adapters of one backbone as rows of its forward: ``y = x Wᵀ + s · (x Aᵀ) Bᵀ``, A and B by lane."""
+"""LoRA adapters of one backbone as rows of its forward: ``y = x Wᵀ + s · (x Aᵀ) Bᵀ``, A and B by lane.
+
+A conditioned adapter (PBLoRA, arXiv 2505.06274) is one of a higher rank whose hidden values are scaled row by row:
+``A = [A1; A2; A2 …]``, ``B = [B1 W1, B2 W2_1, B2 W2_2 …]``, and what lies between is times ``[1 …, p_1 …, p_2 …]``.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +10,10 @@ from typing import Any
 
 import torch
 
+from arm_models.conditioned import ConditionedLinear
+from arm_models.loading.family import CONDITIONED
 from server.engine.decoder.lanes import Lanes
-from server.engine.decoder.weights import GROUPS
+from server.engine.decoder.weights import GROUPS, decoder_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +25,30 @@ class Slice:
     up: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Conditioned:
+    """The conditioned one among a group's adapters, and for each of its hidden values which of a row's factors it is times
+    (``columns`` [ranks of all slices] int64, see :class:`Lanes`)."""
+
+    which: int
+    columns: torch.Tensor
+
+
 class AdapterGroup:
     """The adapters of one fused group of projections.
 
     Args:
         down: [adapters, in, ranks of all slices], A of every adapter; lower ranks are filled up with 0.
         slices: B of every projection, the scale in it.
+        conditioned: the adapter whose hidden values are scaled, if one is.
     """
 
-    def __init__(self, down: torch.Tensor, slices: Sequence[Slice]) -> None:
+    def __init__(
+        self, down: torch.Tensor, slices: Sequence[Slice], conditioned: Conditioned | None = None
+    ) -> None:
         self._down = down
         self._slices = tuple(slices)
+        self._conditioned = conditioned
 
     @property
     def nbytes(self) -> int:
@@ -38,11 +57,15 @@ class AdapterGroup:
 
     def add(self, out: torch.Tensor, x: torch.Tensor, lanes: Lanes) -> None:
         """Add to ``out`` [rows, out] what the adapters make of ``x`` [rows, in]; in place, all in the activations' dtype."""
-        if lanes.alike and len(lanes.adapters) > 1:
+        if lanes.alike and len(lanes.adapters) > 1 and self._conditioned is None:
             self._add_batch(out, x, lanes)
             return
         for index, start, stop in lanes.adapters:
             low = x[start:stop] @ self._down[index]
+            if self._conditioned is not None and index == self._conditioned.which:
+                assert lanes.factors is not None
+                factors = lanes.factors[start:stop].index_select(1, self._conditioned.columns)
+                low = (low * factors).to(low.dtype)
             for part in self._slices:
                 out[start:stop, part.out].addmm_(low[:, part.ranks], part.up[index])
 
@@ -72,7 +95,10 @@ class Adapters:
 
 
 def collect(model: Any, names: Sequence[str]) -> Adapters | None:
-    """The adapters ``names`` that peft has put on ``model``; None where one of them is more than plain LoRA on projections."""
+    """The adapters ``names`` on ``model``, peft's or the conditioned one; None where one of them is more than low rank on
+    projections, or the model's forward is not known here."""
+    if decoder_shape(model) is None:
+        return None
     places = [
         layer.get_submodule(path)
         for layer in model.model.layers
@@ -100,9 +126,11 @@ def _all_plain(model: Any, places: Sequence[Any], names: Sequence[str]) -> bool:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    known = {id(place) for place in places}
+    known = {id(layer) for place in places for layer in _around(place)}
     for module in model.modules():
         if isinstance(module, AuxiliaryTrainingWrapper):
+            return False
+        if isinstance(module, ConditionedLinear) and id(module) not in known:
             return False
         if not isinstance(module, BaseTunerLayer):
             continue
@@ -124,7 +152,9 @@ def _group(linears: Sequence[Any], names: Sequence[str]) -> AdapterGroup | None:
     down = reference.new_zeros(len(names), reference.shape[1], sum(ranks))
     slices: list[Slice] = []
     begin = end = 0
+    columns: list[int] = []
     for linear, row, rank in zip(linears, pairs, ranks, strict=True):
+        columns += _columns(linear, rank)
         width = linear.out_features
         up = reference.new_zeros(len(names), rank, width)
         for index, pair in enumerate(row):
@@ -134,13 +164,45 @@ def _group(linears: Sequence[Any], names: Sequence[str]) -> AdapterGroup | None:
         if rank:
             slices.append(Slice(slice(begin, begin + rank), slice(end, end + width), up))
         begin, end = begin + rank, end + width
-    return AdapterGroup(down, slices)
+    if CONDITIONED not in names:
+        return AdapterGroup(down, slices)
+    chosen = torch.tensor(columns, device=down.device)
+    return AdapterGroup(down, slices, Conditioned(list(names).index(CONDITIONED), chosen))
+
+
+def _around(linear: Any) -> list[Any]:
+    """A projection and, outermost first, the adapters around it."""
+    layers = [linear]
+    while hasattr(layers[-1], "base_layer"):
+        layers.append(layers[-1].base_layer)
+    return layers
+
+
+def _columns(linear: Any, rank: int) -> list[int]:
+    """Which factor each of ``rank`` hidden values is times in the conditioned adapter on ``linear``: 0 is the constant 1."""
+    layer = next((one for one in _around(linear) if isinstance(one, ConditionedLinear)), None)
+    if layer is None:
+        return [0] * rank
+    own = [0] * len(layer.A1)
+    for objective in range(1, len(layer.W2) + 1):
+        own += [objective] * len(layer.A2)
+    return own + [0] * (rank - len(own))
 
 
 def _pair(linear: Any, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
     """A [rank, in] and s·Bᵀ [rank, out] of one adapter on one projection, if it has any there."""
-    if name not in getattr(linear, "lora_A", ()):
-        return None
-    low, high = linear.lora_A[name].weight.data, linear.lora_B[name].weight.data
-    dtype = torch.float32 if low.device.type == "cpu" else low.dtype  # as the activations
-    return low.to(dtype), (high.to(dtype) * linear.scaling[name]).T
+    for layer in _around(linear):
+        if name == CONDITIONED and isinstance(layer, ConditionedLinear):
+            low, high = (part.detach() for part in layer.stacked())
+            dtype = _activations(_around(linear)[-1].weight)
+            return low.to(dtype), high.to(dtype)
+        if name in getattr(layer, "lora_A", ()):
+            low, high = layer.lora_A[name].weight.data, layer.lora_B[name].weight.data
+            dtype = _activations(low)
+            return low.to(dtype), (high.to(dtype) * layer.scaling[name]).T
+    return None
+
+
+def _activations(weight: torch.Tensor) -> torch.dtype:
+    """What activations are where the weights are ``weight``'s."""
+    return torch.float32 if weight.device.type == "cpu" else weight.dtype

@@ -54,9 +54,9 @@ class Decoder:
         """Bytes that a forward of all lanes reads of weights: those of every model once, and every adapter."""
         return sum(model.nbytes for model in self.models) + (self._adapters.nbytes if self._adapters else 0)
 
-    def lanes(self, counts: Sequence[int]) -> Lanes:
-        """The lanes of packed rows of which the n-th lane has ``counts[n]``."""
-        return Lanes.of(counts, self._model_of, self._adapter_of)
+    def lanes(self, counts: Sequence[int], factors: torch.Tensor | None = None) -> Lanes:
+        """The lanes of packed rows of which the n-th lane has ``counts[n]``; ``factors``: see :class:`Lanes`."""
+        return Lanes.of(counts, self._model_of, self._adapter_of, factors)
 
     def forward(
         self,
@@ -66,6 +66,7 @@ class Decoder:
         keep: torch.Tensor,
         kept: Sequence[int],
         layout: AttentionLayout,
+        conditions: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run all lanes.
 
@@ -73,11 +74,14 @@ class Decoder:
             tokens, positions: [rows] int64, lane after lane; ``counts`` rows of each.
             keep: [n] int64, the rows whose logits are wanted, lane after lane; ``kept`` of each.
             layout: where keys and values go and what each row attends to.
+            conditions: [rows, objectives] float32, the preference vector of each row of a conditioned lane; of no account in
+                other rows, None where no lane is conditioned.
 
         Returns:
             [n, vocab] logits.
         """
-        lanes = self.lanes(counts)
+        factors = None if conditions is None else F.pad(conditions, (1, 0), value=1.0)
+        lanes = self.lanes(counts, factors)
         hidden = self._embed(tokens, lanes)
         turn = self._rotation(positions)
         of_row = self._model_of_row(lanes, len(tokens))
@@ -90,7 +94,7 @@ class Decoder:
                 heads, hidden, lanes = (
                     heads.index_select(0, keep),
                     hidden.index_select(0, keep),
-                    self.lanes(kept),
+                    self.lanes(kept, None if factors is None else factors.index_select(0, keep)),
                 )
                 of_row = None if of_row is None else of_row.index_select(0, keep)
             hidden = hidden + self._layer(layer, "out", heads, lanes)

@@ -148,4 +148,6 @@ def _fused(linears: Sequence[Any], *, quantize: bool) -> Projection:
 
 def _plain(module: Any) -> Any:
     """A linear layer without the adapters around it."""
-    return getattr(module, "base_layer", module)
+    while hasattr(module, "base_layer"):
+        module = module.base_layer
+    return module

@@ -5,7 +5,7 @@ is what it would be without. Guesses take no room and no part of a step that any
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -197,7 +197,14 @@ class Speculation:
                 if one.mix.get(name):
                     place = one.total(name) + len(one.drafting.tokens) - 1
                     chunks.setdefault(name, []).append(
-                        Chunk(one.id, one.drafting.tokens[-1:], place, False, 1)
+                        Chunk(
+                            one.id,
+                            one.drafting.tokens[-1:],
+                            place,
+                            False,
+                            1,
+                            condition=one.conditions.get(name, ()),
+                        )
                     )
         return chunks
 
@@ -269,4 +276,4 @@ def _complete(sequence: Running, length: int) -> bool:
 def _longer(chunk: Chunk, guesses: Sequence[int]) -> Chunk:
     if not guesses:
         return chunk
-    return Chunk(chunk.owner, [*chunk.tokens, *guesses], chunk.start, False, 1 + len(guesses))
+    return replace(chunk, tokens=[*chunk.tokens, *guesses], logits=1 + len(guesses))
