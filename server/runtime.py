@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from arm_models.errors import UserError
-from server.config import Deployment, EngineSettings, MemberSettings
-from server.decoding import BASE, Roster
+from server.config import Deployment, EngineSettings
+from server.decoding import Roster
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from arm_models.loading import ModelSource
+    from arm_models.loading import Family, ModelSource
     from server.engine import EngineConfig, EngineStats, SequenceRequest, TokenOutput
     from server.text import ChatTokenizer
 
@@ -109,12 +109,9 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     if deployment.threads is not None:
         torch.set_num_threads(deployment.threads)
     register_attention()
-    family = load_family(
-        _source(BASE, deployment.base),
-        [_source(name, settings) for name, settings in roster.settings.items() if name != BASE],
-        attention=ATTENTION,
-        progress=progress,
-    )
+    base, *others = _sources(roster)
+    family = load_family(base, others, attention=ATTENTION, progress=progress)
+    _check_objectives(roster, family)
     progress("checking the cached forward of every model against the plain one")
     try:
         resident = build_members(family, config, negative=roster.negative)
@@ -133,16 +130,35 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     )
 
 
-def _source(name: str, member: MemberSettings) -> ModelSource:
+def _sources(roster: Roster) -> list[ModelSource]:
+    """Where every member comes from, the base first."""
     from arm_models.loading import ModelSource
 
-    return ModelSource(
-        name=name,
-        path=member.model,
-        device=member.device,
-        dtype=member.dtype,
-        chat_template=member.chat_template,
-    )
+    conditioned = roster.conditioned.name if roster.conditioned else None
+    return [
+        ModelSource(
+            name=name,
+            path=member.model,
+            device=member.device,
+            dtype=member.dtype,
+            chat_template=member.chat_template,
+            kind="conditioned" if name == conditioned else "causal",
+        )
+        for name, member in roster.settings.items()
+    ]
+
+
+def _check_objectives(roster: Roster, family: Family) -> None:
+    """The configuration and the conditioned reward mean the same objectives, in the same order."""
+    special = roster.conditioned
+    if special is None:
+        return
+    (trained,) = (member.objectives for member in family.rewards if member.name == special.name)
+    if trained != special.objectives:
+        raise UserError(
+            f"conditioned.objectives: are {', '.join(special.objectives)}, but {special.name} was trained on "
+            f"{', '.join(trained)}, in this order"
+        )
 
 
 def _engine_config(settings: EngineSettings) -> EngineConfig:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from arm_models.conditioned import load_conditioned, merged
+from arm_models.loading.checkpoint import open_checkpoint
 from server.config import read_deployment
 from server.runtime import load_runtime
 
@@ -35,7 +38,29 @@ def models(make_checkpoint: Callable[..., Path]) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def family(models: dict[str, Path], serve: Callable[..., Any]) -> Iterator[Any]:
+def conditioned(
+    make_checkpoint: Callable[..., Path], make_conditioned: Callable[..., Path]
+) -> tuple[Path, Path]:
+    """A backbone, and an adapter on it that is conditioned on helpful and harmless."""
+    backbone = make_checkpoint("llama", "methods-backbone", seed=26)
+    return backbone, make_conditioned(backbone, "methods-parm", seed=27)
+
+
+@pytest.fixture(scope="module")
+def scorers(make_scorer: Callable[..., Path]) -> dict[str, Path]:
+    """Reward models with a scalar head."""
+    return {
+        "whole": make_scorer("llama", "methods-whole", seed=31),
+        "prefix": make_scorer("llama", "methods-prefix", seed=32),
+    }
+
+
+@pytest.fixture(scope="module")
+def family(
+    models: dict[str, Path],
+    conditioned: tuple[Path, Path],
+    serve: Callable[..., Any],
+) -> Iterator[Any]:
     """A server with every role; shared, so leave nothing running."""
     declared = {
         "model": "family",
@@ -49,6 +74,7 @@ def family(models: dict[str, Path], serve: Callable[..., Any]) -> Iterator[Any]:
             {"name": "safe", "model": str(models["safe"])},
             {"name": "kind", "model": str(models["kind"]), "reference": str(models["small"])},
         ],
+        "conditioned": {"name": "parm", "model": str(conditioned[1]), "objectives": ["helpful", "harmless"]},
         "presets": {"armed": {"arm": 1.0}},
     }
     with serve(read_deployment(declared, "test"), load_runtime) as server:
@@ -142,6 +168,91 @@ def test_an_answer_is_the_methods_formula(
     assert answer["guidance"]["mean_kl"] == pytest.approx(math.fsum(kl) / len(kl), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("method", "preferences", "guidance", "members"),
+    [
+        ("proxy", {"expert": 1.0}, {}, {"expert", "expert.reference"}),
+        ("dera", {"arm": 1.0}, {"policy": "safe", "lambda": 0.5}, {"implicit", "arm"}),
+        ("cfg", None, AGAINST, {"base.negative"}),
+        ("parm", None, {}, {"parm"}),
+    ],
+)
+def test_a_report_has_every_other_member_that_was_weighted(
+    family: Any,
+    method: str,
+    preferences: dict[str, float] | None,
+    guidance: dict[str, Any],
+    members: set[str],
+) -> None:
+    told = ask(family, method, preferences, report="summary", **guidance)["guidance"]
+    assert set(told["rewards"]) == members
+
+
+def test_each_request_conditions_the_one_reward_by_its_own_preferences(
+    family: Any, models: dict[str, Path], conditioned: tuple[Path, Path]
+) -> None:
+    asked = [{"helpful": 1.5, "harmless": 0.5}, {"harmless": 1.0}, {"helpful": 0.2}, {}]
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda preferences: ask(family, "parm", preferences), asked))
+    adapted = load_conditioned(
+        AutoModelForCausalLM.from_pretrained(conditioned[0]), open_checkpoint("parm", str(conditioned[1]))
+    )
+    prompt = list(family.serving.runtime.tokenizer.prompts(QUESTION)["base"])
+    for preferences, answer in zip(asked, answers, strict=True):
+        (choice,) = answer["choices"]
+        weights = [preferences.get(name, 0.0) for name in ("helpful", "harmless")]
+        total = sum(weights)
+        tokens = torch.tensor([prompt + choice["token_ids"]])
+        with torch.inference_mode():
+            base = AutoModelForCausalLM.from_pretrained(models["base"])(tokens).logits
+            shares = torch.tensor([weight / (total or 1.0) for weight in weights])
+            reward = merged(adapted, shares)(tokens).logits
+        mixed = (base.log_softmax(-1) + total * reward.log_softmax(-1)).log_softmax(-1)[
+            0, len(prompt) - 1 : -1
+        ]
+        expected = [row[token].item() for row, token in zip(mixed, choice["token_ids"], strict=True)]
+        told = [entry["logprob"] for entry in choice["logprobs"]["content"]]
+        assert told == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "before", "after"),
+    [
+        ("parm", {"helpful": 1.0}, {"harmless": 2.0}),
+        ("parm", {}, {"helpful": 1.0}),
+    ],
+)
+def test_what_follows_a_change_is_what_a_fresh_request_would_get(
+    family: Any, method: str, before: dict[str, float], after: dict[str, float]
+) -> None:
+    guidance = {"method": method}
+    fields: dict[str, Any] = {
+        "messages": QUESTION,
+        "guidance": guidance,
+        "temperature": 0,
+        "max_tokens": 180,
+        "ignore_eos": True,
+        "return_token_ids": True,
+    }
+    tokens: list[int] = []
+    with (
+        family.client() as client,
+        family.client() as other,
+        family.open(client, preferences=before, **fields) as events,
+    ):
+        first = next(events)
+        made = other.patch(f"/v1/chat/completions/{first['id']}", json={"preferences": after})
+        assert made.status_code == 200, made.text
+        at = made.json()["at_token"]
+        for event in events:
+            if event != "[DONE]" and event["choices"]:
+                tokens += event["choices"][0].get("token_ids", [])
+    assert at < len(tokens) == 180
+    fresh = {key: value for key, value in fields.items() if key != "messages"} | {"max_tokens": 180 - at}
+    answer = family.complete(first["prompt_token_ids"] + tokens[:at], preferences=after, **fresh).json()
+    assert answer["choices"][0]["token_ids"] == tokens[at:]
+
+
 def text_of(chunks: list[dict[str, Any]]) -> str:
     said = (chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
     return "".join(said)
@@ -231,7 +342,8 @@ def test_a_chat_may_be_steered_away_from_another_chat(family: Any) -> None:
     ("guidance", "preferences", "param"),
     [
         ({"method": "args"}, None, "guidance.method"),
-        ({"method": "parm"}, None, "guidance.method"),
+        ({"method": "parm"}, {"helpful": -1.0}, "preferences.helpful"),
+        ({"method": "genarm"}, {"whole": 1.0}, "preferences.whole"),
         ({"method": "dera"}, None, "guidance.policy"),
         ({"method": "mod", "divergence": "forward_kl"}, {"safe": 1.0, "arm": 1.0}, "preferences.arm"),
         ({"method": "proxy"}, {"arm": 1.0}, "preferences.arm"),
