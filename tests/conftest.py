@@ -155,6 +155,31 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
 
 @pytest.fixture(scope="session")
+def make_scorer(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A factory of tiny reward models with a scalar head: kinds as of ``make_checkpoint``, ``labels`` rows of the head."""
+
+    def make(
+        kind: str, name: str, *, seed: int, hidden: int = 32, layers: int = 2, labels: int = 1, **changes: Any
+    ) -> Path:
+        from transformers import AutoModelForSequenceClassification
+
+        folder = tmp_path_factory.mktemp(name, numbered=True)
+        tokenizer = changes.pop("tokenizer", None) or train_tokenizer()
+        size = changes.pop("vocab_size", None) or len(tokenizer)
+        config = tiny_config(
+            kind, vocab_size=size, hidden=hidden, layers=layers, num_labels=labels, **changes
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForSequenceClassification.from_config(config)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A factory of LoRA adapters (rank 4, all linear layers) whose weights change the backbone's logits.
 

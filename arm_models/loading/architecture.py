@@ -16,6 +16,8 @@ import torch
 from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from arm_models.loading.scalar import scalar_from_config
+
 RECORDER = "genarm_recorder"
 #: Passed by some architectures and without meaning for an attention function that has its own cache and mask.
 HARMLESS = frozenset(
@@ -98,17 +100,23 @@ def check_config(config: PretrainedConfig) -> None:
         )
 
 
-def inspect_config(config: PretrainedConfig) -> AttentionShape | None:
+def inspect_config(config: PretrainedConfig, *, scalar: bool = False) -> AttentionShape | None:
     """The attention of a model of this config, without its weights; None if its forward needs real ones.
 
+    scalar: with a scalar head, not one of a language model.
     Raises Unsupported naming what the engine's attention would not honour.
     """
     check_config(config)
     _register()
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                copy.deepcopy(config), attn_implementation=RECORDER, trust_remote_code=False
+            own = copy.deepcopy(config)
+            model: Any = (
+                scalar_from_config(own, RECORDER)
+                if scalar
+                else AutoModelForCausalLM.from_config(
+                    own, attn_implementation=RECORDER, trust_remote_code=False
+                )
             )
     except Exception as error:  # whatever an architecture's own code raises on a config it cannot build
         reason = "it cannot be given another attention" if RECORDER in str(error) else "it cannot be built"

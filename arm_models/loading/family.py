@@ -13,6 +13,7 @@ from transformers import (
     AttentionInterface,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedTokenizerBase,
@@ -23,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from arm_models.errors import CheckpointError
 from arm_models.loading.architecture import AttentionShape, Unsupported, inspect_config, inspect_model
 from arm_models.loading.checkpoint import Checkpoint, one_line, open_checkpoint
+from arm_models.loading.scalar import ScalarModel, complaint
 from arm_models.loading.source import ModelSource, resolve_device, resolve_dtype
 from arm_models.loading.vocabulary import load_tokenizer, shared_vocabulary
 
@@ -40,13 +42,14 @@ Progress = Callable[[str], None]
 class LoadedModel:
     """A member in memory, ready for forwards.
 
-    model: a transformers causal LM in eval mode without gradients, its attention switched; shared between
-    the members of one backbone, with their LoRA layers in it. Its logits have exactly ``vocab_size``
-    columns. adapter: what ``activate`` switches on; None = a full model, or the shared backbone without
-    adapters. tokenizer: the member's own, with its own chat template (None where it has none). vocab_size:
-    ids that can be drawn, the same in the whole family. input_size: rows of its embedding; a prompt with an
-    id from here on cannot be read. max_length: tokens a context may have. digest: changes with the files it
-    was loaded from. quantize: its linear layers are to be run in 8 bits (``model`` is float32 itself).
+    model: a transformers causal LM (or a ``ScalarModel``) in eval mode without gradients, its attention
+    switched; shared between the members of one backbone, with their LoRA layers in it. Its logits have exactly
+    ``vocab_size`` columns. adapter: what ``activate`` switches on; None = a full model, or the shared backbone
+    without adapters. tokenizer: the member's own, with its own chat template (None where it has none).
+    vocab_size: ids that can be drawn, the same in the whole family; 1 where scalar: its one logit is the value
+    of a text. input_size: rows of its embedding; a prompt with an id from here on cannot be read. max_length:
+    tokens a context may have. digest: changes with the files it was loaded from. quantize: its linear layers
+    are to be run in 8 bits (``model`` is float32 itself).
     objectives: what the entries of the preference vector mean that the member is conditioned on; none where it
     is not. conditioned_layers: those of ``model`` that such a member is in, whichever member this one is.
     """
@@ -66,6 +69,7 @@ class LoadedModel:
     dtype: torch.dtype
     digest: str
     quantize: bool = False
+    scalar: bool = False
     switch: "AdapterSwitch | None" = field(default=None, repr=False)
     objectives: tuple[str, ...] = ()
     conditioned_layers: "tuple[ConditionedLinear, ...]" = field(default=(), repr=False)
@@ -83,7 +87,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Family:
-    """A base and the rewards that may be mixed with it. eos_ids: tokens that end the base's turn."""
+    """A base and all other members that may be mixed with it or score what it says. eos_ids: tokens that end the base's turn."""
 
     base: LoadedModel
     rewards: tuple[LoadedModel, ...]
@@ -101,6 +105,7 @@ class _Backbone:
     quantize: bool
     input_rows: int
     head_rows: int
+    scalar: bool = False
     switch: "AdapterSwitch | None" = None
     conditioned_layers: "tuple[ConditionedLinear, ...]" = ()
     serves_full_member: bool = False
@@ -180,6 +185,10 @@ class _Loader:
 
     def _load(self, source: ModelSource) -> _Member:
         checkpoint = open_checkpoint(source.name, source.path)
+        if source.kind == "scalar" and checkpoint.is_adapter:
+            raise checkpoint.error(
+                "it is an adapter; a scorer is a whole model, so merge it into its backbone"
+            )
         full = self._backbone_of(checkpoint) if checkpoint.is_adapter else checkpoint
         tokenizer = load_tokenizer(checkpoint, full, source.chat_template)
         backbone = self._backbone(source, full, shared=checkpoint.is_adapter)
@@ -242,26 +251,32 @@ class _Loader:
         device = resolve_device(source)
         dtype = resolve_dtype(source, device) or checkpoint.stored_dtype
         for backbone in self.backbones:
+            scalar = source.kind == "scalar"
             kept = (backbone.checkpoint.folder, backbone.device, backbone.dtype, backbone.quantize)
             wanted = (checkpoint.folder, device, dtype, source.quantize)
-            if kept == wanted and (shared or not backbone.serves_full_member):
+            if scalar == backbone.scalar and kept == wanted and (shared or not backbone.serves_full_member):
                 return backbone
-        backbone = self._read(checkpoint, device, dtype, quantize=source.quantize)
+        backbone = self._read(checkpoint, device, dtype, source)
         self.backbones.append(backbone)
         return backbone
 
     def _read(
-        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, *, quantize: bool
+        self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, source: ModelSource
     ) -> _Backbone:
         config = _read_config(checkpoint)
+        quantize, scalar = source.quantize, source.kind == "scalar"
+        reason = complaint(config) if scalar else None
+        if reason is not None:
+            raise checkpoint.error(reason)
         try:
-            inspect_config(config)
+            inspect_config(config, scalar=scalar)
         except Unsupported as error:
             raise checkpoint.error(str(error)) from error
         held = f"{dtype}, to be run in int8" if quantize else str(dtype)
         self.progress(f"loading {checkpoint.name}: {checkpoint.folder} ({held}, {device})")
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
+            auto = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+            model, info = auto.from_pretrained(
                 checkpoint.folder,
                 config=config,
                 dtype=dtype,
@@ -280,8 +295,12 @@ class _Loader:
         except torch.OutOfMemoryError as error:
             raise checkpoint.error(f"does not fit into the memory of {device}") from error
         input_rows = model.get_input_embeddings().weight.shape[0]
-        head_rows = model.get_output_embeddings().weight.shape[0]
-        return _Backbone(checkpoint, model, device, dtype, quantize, input_rows, head_rows)
+        if scalar:
+            # It has to read the family's tokens, not to say them.
+            head_rows, model = input_rows, ScalarModel(model).eval()
+        else:
+            head_rows = model.get_output_embeddings().weight.shape[0]
+        return _Backbone(checkpoint, model, device, dtype, quantize, input_rows, head_rows, scalar)
 
     def _check_attention(self, checkpoint: Checkpoint, model: Any) -> None:
         # A failed switch only warns and then runs without the engine's cache.
@@ -326,7 +345,7 @@ def _finished(member: _Member, vocab_size: int) -> LoadedModel:
         model=backbone.model,
         adapter=member.adapter,
         tokenizer=member.tokenizer,
-        vocab_size=vocab_size,
+        vocab_size=1 if backbone.scalar else vocab_size,
         input_size=backbone.input_rows,
         max_length=backbone.model.config.max_position_embeddings,
         num_layers=shape.num_layers,
@@ -337,6 +356,7 @@ def _finished(member: _Member, vocab_size: int) -> LoadedModel:
         dtype=backbone.dtype,
         digest=hashlib.sha256((digest + template).encode()).hexdigest(),
         quantize=backbone.quantize,
+        scalar=backbone.scalar,
         switch=backbone.switch,
         objectives=member.objectives,
         conditioned_layers=backbone.conditioned_layers,
@@ -345,7 +365,7 @@ def _finished(member: _Member, vocab_size: int) -> LoadedModel:
 
 def _cut_head(backbone: _Backbone, vocab_size: int) -> None:
     """Let the head answer with the family's vocabulary only; beyond is padding, or unknown to others."""
-    if backbone.head_rows > vocab_size:
+    if backbone.head_rows > vocab_size and not backbone.scalar:
         head = backbone.model.get_output_embeddings()
         head.register_forward_hook(lambda _module, _inputs, logits: logits[..., :vocab_size])
 

@@ -16,7 +16,7 @@ DTYPES = {
 }
 
 
-Kind = Literal["causal", "conditioned"]
+Kind = Literal["causal", "scalar", "conditioned"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class ModelSource:
     adapter. device: cpu | cuda:N. dtype: auto | float32 | bfloat16 | float16 | int8 (auto: float32 on
     a CPU, the checkpoint's own on a GPU; int8: loaded in float32, for a runner that quantizes its linear
     layers, on a CPU only). chat_template: path of a Jinja file that replaces the model's own template.
-    kind: causal, a language model; conditioned, an adapter that makes one of its backbone for every preference
-    vector (:mod:`arm_models.conditioned`).
+    kind: causal, a language model; scalar, a reward model with a scalar head (a sequence classifier of
+    transformers with one label, no adapter); conditioned, an adapter that makes a language model of its
+    backbone for every preference vector (:mod:`arm_models.conditioned`).
     """
 
     name: str

@@ -1,6 +1,6 @@
 """From loaded models to members: who runs in one forward, and how much cache each gets.
 
-models of one shape            one forward, each row through its own weights
+models of one shape            one forward, each row through its own weights; those with a scalar head apart
 adapters on one backbone       one forward, each row with its own adapter; the backbone itself among them
 anything else                  a forward of its own, by transformers
 """
@@ -115,7 +115,8 @@ def forwards(models: Sequence[LoadedModel], *, deterministic: bool = False) -> l
         if collected is not None:
             adapters[id(backbone)] = collected
         # Adapters know one backbone, so theirs is joined by no other.
-        together.setdefault(id(backbone) if names else taken.shape, []).append(lanes)
+        alike: object = id(backbone) if names else (lanes[0].scalar, taken.shape)
+        together.setdefault(alike, []).append(lanes)
     return [_fused(groups, weights, adapters) for groups in together.values()] + stock
 
 

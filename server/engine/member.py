@@ -26,6 +26,8 @@ class Member:
         self.input_size = loaded.input_size
         self.vocab_size = loaded.vocab_size
         self.objectives = loaded.objectives
+        self.scalar = loaded.scalar
+        self._readable = loaded.input_size if loaded.scalar else loaded.vocab_size
         self.cache = cache
         self.runner = runner
 
@@ -40,7 +42,8 @@ class Member:
         return self.runner.forward({self.name: chunks})[self.name]
 
     def log_probs(self, tokens: Sequence[int], chunk: int) -> torch.Tensor:
-        """Next-token log-probs [len(tokens), vocab_size] behind every prefix, through the cache: for checks, not for speed.
+        """Next-token log-probs [len(tokens), vocab_size] behind every prefix, or values [len(tokens), 1] where it is scalar,
+        through the cache: for checks, not for speed.
 
         The first half is read as a prompt in chunks of ``chunk`` tokens, the rest one token a step.
         """
@@ -54,7 +57,7 @@ class Member:
             rows.append(self.forward([part]))
             start = stop
         self.cache.free(owner)
-        return torch.cat(rows).log_softmax(-1)
+        return self._normalized(torch.cat(rows))
 
     @torch.inference_mode()
     def self_test(self) -> None:
@@ -65,16 +68,20 @@ class Member:
         """
         generator = torch.Generator().manual_seed(0)
         length = min(24, self.max_length)
-        tokens = torch.randint(self.vocab_size, (length,), generator=generator).tolist()
+        tokens = torch.randint(self._readable, (length,), generator=generator).tolist()
         cached = self.log_probs(tokens, chunk=5)
         plain = self.plain_log_probs(tokens)
         # Rounding to 16 or 8 bits moves probabilities of the demo's models by up to 0.1, and a wrong forward by up to 1.
         rounds = self.loaded.quantize or self.loaded.dtype != torch.float32
         tolerance = 0.25 if rounds else 1e-3
-        worst = (cached.exp() - plain.exp()).abs().max().item()
+        if self.scalar:
+            worst = ((cached - plain).abs().max() / (1 + plain.abs().max())).item()
+        else:
+            worst = (cached.exp() - plain.exp()).abs().max().item()
         if not worst <= tolerance:
+            what = "values" if self.scalar else "probabilities"
             raise SelfTestError(
-                f"{self.name}: probabilities through the cache differ from the plain forward by {worst:.2g}"
+                f"{self.name}: {what} through the cache differ from the plain forward by {worst:.2g}"
             )
 
     @torch.inference_mode()
@@ -87,7 +94,7 @@ class Member:
         generator = torch.Generator().manual_seed(0)
         length = min(40, self.max_length, BLOCK)
         batch = min(32, self.cache.num_blocks)
-        texts = torch.randint(self.vocab_size, (batch, length), generator=generator).tolist()
+        texts = torch.randint(self._readable, (batch, length), generator=generator).tolist()
         prompt_alone, token_alone = self._prompt_then_token(texts[:1])
         for others in (1, 2, 3, 5, 8, 15, 31):
             prompt, token = self._prompt_then_token(texts[: others + 1])
@@ -115,8 +122,8 @@ class Member:
         return result
 
     def plain_log_probs(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Log-probs [len(tokens), vocab_size] of the same model run by transformers alone, without the hook; conditioned on
-        :attr:`trial` where it is conditioned."""
+        """Log-probs [len(tokens), vocab_size], or values [len(tokens), 1], of the same model run by transformers alone, without
+        the hook; conditioned on :attr:`trial` where it is conditioned."""
         model, device = self.loaded.model, self.loaded.device
         trial = torch.tensor(self.trial, device=device) if self.objectives else None
         self.loaded.activate(trial)
@@ -124,4 +131,8 @@ class Member:
             ids = torch.tensor([list(tokens)], device=device)
             output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         logits: torch.Tensor = output.logits[0]
-        return logits[:, : self.vocab_size].float().log_softmax(-1)
+        return self._normalized(logits[:, : self.vocab_size].float())
+
+    def _normalized(self, logits: torch.Tensor) -> torch.Tensor:
+        """Log-probs of these logits; values are what they are."""
+        return logits if self.scalar else logits.log_softmax(-1)

@@ -5,12 +5,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers import (
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    MistralForCausalLM,
+    MistralForSequenceClassification,
+    Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
+    Qwen3ForCausalLM,
+    Qwen3ForSequenceClassification,
+)
 
+from arm_models.loading.scalar import ScalarModel
 from server.engine.decoder.projection import Projection, project
 
 KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 """Models whose forward is: embed; per layer norm, rotary attention, norm, gated MLP, each added to the residual; norm; head."""
+
+SCALAR = (
+    LlamaForSequenceClassification,
+    MistralForSequenceClassification,
+    Qwen2ForSequenceClassification,
+    Qwen3ForSequenceClassification,
+)
+"""The same below a head of one row, each in a :class:`~arm_models.loading.scalar.ScalarModel`."""
 
 GROUPS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -76,7 +94,8 @@ class ModelWeights:
 
 def decoder_shape(model: Any) -> DecoderShape | None:
     """The shape of a model whose forward is known here, or None. Adapters on the model's layers do not matter."""
-    if type(model) not in KNOWN:
+    known, stock = (SCALAR, model.classifier) if isinstance(model, ScalarModel) else (KNOWN, model)
+    if type(stock) not in known:
         return None
     config, layers = model.config, model.model.layers
     first = layers[0]
@@ -120,7 +139,10 @@ def take_apart(model: Any, vocab_size: int, *, quantize: bool = False) -> ModelW
         embedding=inner.embed_tokens.weight.data,
         layers=tuple(_layer(layer, quantize=quantize) for layer in inner.layers),
         norm=inner.norm.weight.data,
-        head=project([head.weight.data[:vocab_size]], [bias], quantize=quantize),
+        # A head of one row costs nothing, and 8 bits would be felt in every value.
+        head=project(
+            [head.weight.data[:vocab_size]], [bias], quantize=quantize and not isinstance(model, ScalarModel)
+        ),
         rotary=inner.rotary_emb,
         activation=inner.layers[0].mlp.act_fn,
     )
