@@ -9,6 +9,7 @@ from server.engine.config import EngineConfig
 from server.engine.engine import Engine, EngineStats
 from server.engine.member import Member, SelfTestError
 from server.engine.sequence import (
+    CandidateScoring,
     Grammar,
     Matcher,
     SamplingParams,
@@ -22,6 +23,7 @@ from server.engine.thread import EngineDead, EngineThread
 __all__ = [
     "ATTENTION",
     "NEGATIVE",
+    "CandidateScoring",
     "Engine",
     "EngineConfig",
     "EngineDead",

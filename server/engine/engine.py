@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -12,13 +13,14 @@ from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.member import Member
 from server.engine.sampling import marks
+from server.engine.sampling.candidates import Chosen
 from server.engine.sampling.divergence import limit
 from server.engine.sampling.drawing import Drawn, Outcome, draw
 from server.engine.sampling.mix import Contribution, mix_logits
 from server.engine.sampling.readout import Readout
 from server.engine.sampling.report import token_logprobs
 from server.engine.scheduler import Scheduler, Step
-from server.engine.sequence import SamplingParams, SequenceRequest, TokenOutput
+from server.engine.sequence import CandidateScoring, SamplingParams, SequenceRequest, TokenOutput
 from server.engine.sequence import Sequence as Running
 from server.engine.speculation.pace import AdaptivePace, Pace
 from server.engine.speculation.speculation import Speculation
@@ -63,9 +65,14 @@ class Engine:
         self.members = {member.name: member for member in members}
         self.config = config
         self._runners = tuple({id(member.runner): member.runner for member in members}.values())
-        self._scheduler = Scheduler({member.name: member.cache for member in members}, config)
+        self._scorers = [member.name for member in members if member.scalar]
+        self._voices = [
+            member.name for member in members if not member.scalar
+        ]  # those that a token is drawn from
+        caches = {member.name: member.cache for member in members}
+        self._scheduler = Scheduler(caches, config, self._scorers)
         self._speculation = Speculation(
-            list(self.members), members[0].vocab_size, self._scheduler, config, pace or AdaptivePace()
+            self._voices, members[0].vocab_size, self._scheduler, config, pace or AdaptivePace()
         )
         self._steps = 0
         self._forwards = dict.fromkeys(self.members, 0)
@@ -108,12 +115,18 @@ class Engine:
         for sequence in begun:
             self._scheduler.add(sequence)
 
-    def change(self, sequence_id: str, mix: Mapping[str, float], conditions: Conditions | None = None) -> int:
+    def change(
+        self,
+        sequence_id: str,
+        mix: Mapping[str, float],
+        conditions: Conditions | None = None,
+        candidates: CandidateScoring | None = None,
+    ) -> int:
         """Give a response under way new weights; returns the index of the first token drawn under them.
 
         A member whose weight leaves 0 reads what it has missed first, in chunks; one whose weight becomes 0 gives its
         memory back. ``conditions``: the preference vectors from now on, where they are to be others; a member whose vector
-        changes reads everything again.
+        changes reads everything again. ``candidates``: how they are scored from now on; None leaves that as it is.
 
         Raises:
             KeyError: no such response is under way.
@@ -123,8 +136,10 @@ class Engine:
         conditions = sequence.conditions if conditions is None else conditions
         self._check_mix(mix, sequence.request)
         self._check_conditions(mix, conditions)
+        self._check_candidates(candidates, sequence.request)
         before, old = sequence.active, sequence.conditions
         sequence.mix, sequence.conditions = dict(mix), dict(conditions)
+        sequence.candidates = candidates or sequence.candidates
         for name in before:
             # Prompt log-probs are all of one mix, so what was collected under the old one is read again.
             if not sequence.reads(name) or sequence.reading or old.get(name) != conditions.get(name):
@@ -134,14 +149,19 @@ class Engine:
         return len(sequence.response)
 
     def change_all(
-        self, sequence_ids: Iterable[str], mix: Mapping[str, float], conditions: Conditions | None = None
+        self,
+        sequence_ids: Iterable[str],
+        mix: Mapping[str, float],
+        conditions: Conditions | None = None,
+        candidates: CandidateScoring | None = None,
     ) -> dict[str, int]:
         """:meth:`change` for each of them that is still under way; ``ValueError`` changes none."""
         running = [self._scheduler.get(name) for name in sequence_ids if name in self._scheduler]
         for one in running:
             self._check_mix(mix, one.request)
             self._check_conditions(mix, one.conditions if conditions is None else conditions)
-        return {one.id: self.change(one.id, mix, conditions) for one in running}
+            self._check_candidates(candidates, one.request)
+        return {one.id: self.change(one.id, mix, conditions, candidates) for one in running}
 
     def abort(self, sequence_id: str) -> list[TokenOutput]:
         """End a response now; nothing when it is not under way."""
@@ -169,9 +189,11 @@ class Engine:
         These are the step's own; or, where steps overlap and none of its sequences needs to know them, those of the one before.
         """
         self._speculation.begin()
-        step, readout = self._scheduler.schedule(), Readout(list(self.members))
+        step, readout = self._scheduler.schedule(), Readout(self._voices)
         self._steps += bool(step.chunks)
         self._run(step, readout)
+        if all(one.candidates is None for one in step.drawing):
+            self._judge([], step, {})
         drawn = self._draw(step.drawing, step, readout) if step.drawing else None
         # Not earlier: while Python looks at these the device is at work.
         before, self._unsettled = self._unsettled, None
@@ -249,21 +271,48 @@ class Engine:
             self._forwards[name] += 1
             self._tokens[name] += sum(len(chunk.tokens) for chunk in own)
 
-    def _fork(self, step: Step) -> None:
-        """Give followers a copy of what their leaders have computed."""
+    def _judge(
+        self, drawing: Sequence[Running], step: Step, chosen: Chosen
+    ) -> dict[int, dict[str, torch.Tensor]]:
+        """Run the scorers, each once: over what they have to read in this step, and over the candidates ``chosen`` for rows of
+        ``drawing`` behind it. By row and scorer, the candidates' values [n]."""
+        chunks = {name: list(step.chunks[name]) for name in self._scorers if name in step.chunks}
+        asked: list[tuple[int, str, int]] = []
+        for row, tokens in chosen.items():
+            one = drawing[row]
+            owner = step.forks[one.id].id if one.id in step.forks else one.id
+            for name in one.scorers if tokens else ():
+                chunks[name].append(Chunk(owner, tokens, one.total(name), False, len(tokens), apart=True))
+                asked.append((row, name, len(tokens)))
+        if not chunks:
+            return {}
+        values = self._forward(chunks)
+        self._mark(chunks, values)
+        self._fork(step, self._scorers)
+        self._keep(step, self._scorers)
+        read = {name: sum(chunk.logits for chunk in step.chunks.get(name, ())) for name in chunks}
+        told: dict[int, dict[str, torch.Tensor]] = {}
+        for row, name, count in asked:
+            start = read[name]
+            told.setdefault(row, {})[name] = values[name][start : start + count, 0]
+            read[name] += count
+        return told
+
+    def _fork(self, step: Step, members: Sequence[str]) -> None:
+        """Give followers a copy of what their leaders have computed: of the contexts of ``members``."""
         for follower in step.drawing:
             leader = step.forks.get(follower.id)
             if leader is None:
                 continue
-            for name in follower.active:
+            for name in set(follower.active).intersection(members):
                 self.members[name].cache.copy(leader.id, follower.id, leader.total(name))
 
-    def _keep(self, step: Step) -> None:
-        """Keep the prompts that were read to their end in this step."""
+    def _keep(self, step: Step, members: Sequence[str]) -> None:
+        """Keep the prompts that were read to their end in this step: those of ``members``."""
         for sequence in [*step.drawing, *step.read]:
             behind = len(sequence.response) - len(sequence.request.begun)
             if not behind and sequence.id not in step.forks:
-                self._scheduler.keep_prefix(sequence)
+                self._scheduler.keep_prefix(sequence, members)
 
     def _read(self, step: Step, logits: Mapping[str, torch.Tensor]) -> None:
         """Collect log-probs of prompts that were read in this step."""
@@ -288,21 +337,22 @@ class Engine:
         reading: dict[object, Running] = {one.id: one for one in self._scheduler.running if one.only_reads}
         if reading:
             for name, rows in logits.items():
-                marks.collect(chunks[name], rows, name, reading)
+                marks.collect(chunks[name], rows, name, reading, scalar=name in self._scorers)
 
     def _run(self, step: Step, readout: Readout) -> None:
-        """Everything of a step that comes before its tokens."""
+        """Everything of a step that comes before its tokens, but for the scorers."""
         self._speculation.guess(step, readout, self._forward)
-        logits = self._forward(step.chunks)
+        logits = self._forward({name: step.chunks[name] for name in self._voices if name in step.chunks})
         readout.add(step.chunks, logits)
-        self._fork(step)
+        self._fork(step, self._voices)
         self._read(step, logits)
         self._mark(step.chunks, logits)
-        self._keep(step)
+        self._keep(step, self._voices)
 
     def _draw(self, drawing: list[Running], step: Step, readout: Readout) -> Drawn:
         """A token of each of ``drawing``."""
-        return draw(drawing, readout.parts(drawing, step.forks), sync=self._sync)
+        parts = readout.parts(drawing, step.forks)
+        return draw(drawing, parts, partial(self._judge, drawing, step), sync=self._sync)
 
     def _tell_scores(self, sequence: Running) -> TokenOutput:
         """The one output of a sequence that only reads, which is over."""
@@ -413,6 +463,7 @@ class Engine:
         self._check_sampling(request.sampling)
         self._check_mix(request.mix, request)
         self._check_conditions(request.mix, request.conditions)
+        self._check_candidates(request.candidates, request)
         if request.max_kl is not None and not request.max_kl >= 0:
             raise ValueError(f"max_kl must not be negative: {request.max_kl}")
         if not math.isfinite(request.power):
@@ -466,12 +517,26 @@ class Engine:
             if weight != 0 and self.members[name].objectives and name not in conditions:
                 raise ValueError(f"conditions: {name} is read but has no preference vector")
 
+    def _check_candidates(self, candidates: CandidateScoring | None, request: SequenceRequest) -> None:
+        if candidates is None:
+            return
+        for name, weight in candidates.weights.items():
+            if name not in self._scorers:
+                has = f"there are {', '.join(self._scorers)}" if self._scorers else "there is none"
+                raise ValueError(f"candidates: {name!r} is no scorer; {has}")
+            if weight != 0 and name not in request.prompts:
+                raise ValueError(f"candidates: {name} is weighted in but has no prompt")
+        if request.max_kl is not None:
+            raise ValueError("max_kl: candidates cannot be kept within a distance of the base")
+
     def _check_mix(self, mix: Mapping[str, float], request: SequenceRequest) -> None:
         for name, weight in mix.items():
             if name not in self.members:
                 raise ValueError(f"mix: there is no member {name!r}; there are {', '.join(self.members)}")
             if not abs(weight) < float("inf"):
                 raise ValueError(f"mix: the weight of {name} is {weight}; it must be finite")
+            if weight and name in self._scorers:
+                raise ValueError(f"mix: {name} gives values, not logits to add up; it scores candidates")
             if request.power and weight < 0:
                 raise ValueError(f"mix: the weight of {name} is {weight}; a power mean takes none below 0")
             if weight != 0 and name not in request.prompts:

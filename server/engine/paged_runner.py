@@ -103,7 +103,9 @@ def _decodes(lanes: Sequence[Sequence[Chunk]], graphs: DecodeGraphs) -> bool:
     """Whether this is a step that recordings are made for."""
     rows = max(sum(len(chunk.tokens) for chunk in lane) for lane in lanes)
     length = max((chunk.start + len(chunk.tokens) for lane in lanes for chunk in lane), default=0)
-    return not any(chunk.is_prompt for lane in lanes for chunk in lane) and graphs.takes(rows, length)
+    return not any(chunk.is_prompt or chunk.apart for lane in lanes for chunk in lane) and graphs.takes(
+        rows, length
+    )
 
 
 def _wanted(chunks: Sequence[Chunk], logits: torch.Tensor) -> torch.Tensor:

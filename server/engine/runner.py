@@ -90,7 +90,7 @@ class Runner:
         for (lane, chunk), offset in zip(ordered, offsets, strict=True):
             end = offset + len(chunk.tokens)
             tokens[offset:end] = chunk.tokens
-            positions[offset:end] = range(chunk.start, chunk.start + len(chunk.tokens))
+            positions[offset:end] = chunk.positions
             wanted.extend(range(end - chunk.logits, end))
             counts[lane] += len(chunk.tokens)
             kept[lane] += chunk.logits

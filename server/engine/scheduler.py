@@ -11,7 +11,7 @@ what that has, response and all.
 """
 
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from server.engine.cache.context_cache import ContextCache
@@ -39,9 +39,16 @@ class Step:
 
 
 class Scheduler:
-    """Owns the sequences under way and decides about every cache's rows."""
+    """Owns the sequences under way and decides about every cache's rows.
 
-    def __init__(self, caches: Mapping[str, ContextCache], config: EngineConfig) -> None:
+    Args:
+        caches: by member, the base's first.
+        scorers: members that have no logits to draw from.
+    """
+
+    def __init__(
+        self, caches: Mapping[str, ContextCache], config: EngineConfig, scorers: Collection[str] = ()
+    ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
@@ -54,6 +61,7 @@ class Scheduler:
             for name, cache in caches.items()
         }
         self._base = next(iter(caches))
+        self._scorers = frozenset(scorers)
         self._config = config
         self._sequences: dict[str, Sequence] = {}
         self._held = Held(caches)
@@ -118,9 +126,11 @@ class Scheduler:
         sequence.contexts[member].computed = 0
         sequence.marks.pop(member, None)
 
-    def keep_prefix(self, sequence: Sequence) -> None:
-        """Keep the prompts, which a sequence has just read, for others."""
+    def keep_prefix(self, sequence: Sequence, members: Collection[str]) -> None:
+        """Keep the prompts, which a sequence has just read, for others: those of ``members``."""
         for member in sequence.active:
+            if member not in members:
+                continue
             prompt = sequence.contexts[member].prompt
             self._prefixes[member].keep(_salt(sequence, member), prompt, sequence.id)
 
@@ -212,11 +222,16 @@ class Scheduler:
                 common = self._shared_with(parent, sequence, member)
                 if common > length:
                     owner, length = parent.id, common
-                    sequence.take_marks(parent, member, length)
+                    if self._tells(sequence, member):
+                        sequence.take_marks(parent, member, length)
             if length:
                 self._caches[member].copy(owner, sequence.id, length)
                 sequence.contexts[member].computed = length
         self._count(sequence)
+
+    def _tells(self, sequence: Sequence, member: str) -> bool:
+        """Whether log-probs of what has begun are asked of a member."""
+        return sequence.only_reads and member not in self._scorers
 
     def _parent(self, sequence: Sequence) -> Sequence | None:
         """The parent it names, under way or held, if it may copy from that."""
@@ -238,7 +253,7 @@ class Scheduler:
         With ``deterministic`` a copy must have the bits that computing it has: a prompt's tokens are computed on the grid, and
         what one calls a prompt the other must not call a response.
         """
-        length = sequence.shares(parent, member)
+        length = sequence.shares(parent, member, told=self._tells(sequence, member))
         if not self._config.deterministic:
             return length
         own, other = sequence.contexts[member].prompt, parent.contexts[member].prompt
@@ -325,7 +340,10 @@ class Scheduler:
         is_prompt = start < len(context.prompt)
         if is_prompt and member == self._base:
             self.prompt_tokens_computed += len(tokens)
-        if sequence.only_reads:
+        if member in self._scorers:
+            # One value of a text; those of candidates are asked for when these are known.
+            logits = int(draws and sequence.only_reads)
+        elif sequence.only_reads:
             # Behind the prompt's last token and all that follow.
             logits = max(0, end - max(start, len(context.prompt) - 1))
         else:

@@ -99,6 +99,28 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateScoring:
+    """The ``k`` best of the allowed tokens are scored, log π(v) + Σ ``weights[scorer]`` · r(prompt, response, v); one is drawn.
+
+    ARGS (arXiv 2402.01694), and PARGS (2406.07780) where the scorer was trained on prefixes. ``weights``: by scorer; one whose
+    weight is missing or 0 is not run.
+
+    Raises:
+        ValueError: ``k`` is below 1 or a weight is not finite.
+    """
+
+    k: int
+    weights: abc.Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"candidates: k must be at least 1, not {self.k}")
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"candidates: the weight of {name} is {weight}; it must be finite")
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceRequest:
     """One response to make.
 
@@ -119,8 +141,10 @@ class SequenceRequest:
             computed again where it is gone.
         hold: when the response ends, its contexts stay in the caches, as long as nothing else needs the room, until the id
             is released.
-        scores: members that only read: nothing is drawn, and the one output tells what each says of ``begun``; ``mix`` and
-            ``sampling`` are of no account.
+        scores: members that only read: nothing is drawn, and the one output tells what each says of ``begun``; ``mix``,
+            ``sampling`` and ``candidates`` are of no account.
+        candidates: how the best tokens of the mix are scored before one is drawn; None where they are not. It excludes
+            ``max_kl``.
         conditions: member name → the preference vector it is conditioned on, a number for each of its objectives.
     """
 
@@ -138,6 +162,7 @@ class SequenceRequest:
     hold: bool = False
     scores: tuple[str, ...] = ()
     conditions: abc.Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    candidates: CandidateScoring | None = None
 
     @property
     def observes(self) -> bool:
@@ -186,7 +211,8 @@ class TokenOutput:
     outputs that differ only in that are equal. So are those that differ in ``accepted_drafts`` and ``rejected_drafts``, the
     guesses of this response so far that were drawn, and those that were not.
 
-    ``scores``, of a request that only reads: by member, Σ log π over the tokens that were begun; ``token`` is -1 then too.
+    ``scores``, of a request that only reads: by member, Σ log π over the tokens that were begun, or a scorer's value behind the
+    last of them; ``token`` is -1 then too.
     """
 
     id: str
@@ -218,7 +244,8 @@ class Sequence:
     ``group``: the sequences that read the same prompts, this one among them, in the order in which they came.
     ``response``: its last token may be one that only the device knows yet (see :class:`~server.engine.chunk.Chunk`).
     ``prompt_logprobs``: of the prompt tokens read so far, where they are asked for. ``cached_tokens``: see :class:`TokenOutput`.
-    ``marks``, where it only reads: by member, the log-probs [n] of the begun tokens read so far, in parts.
+    ``marks``, where it only reads: by member, the log-probs [n] of the begun tokens read so far, in parts; or a value [1].
+    ``candidates``: see :class:`SequenceRequest`.
     ``hold``: whether its contexts are to stay when it ends.
     ``conditions``: see :class:`SequenceRequest`; keys and values of these members are of these vectors.
     """
@@ -237,6 +264,7 @@ class Sequence:
     marks: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     hold: bool = False
     conditions: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    candidates: CandidateScoring | None = None
 
     @classmethod
     def begin(cls, request: SequenceRequest, group: list["Sequence"] | None = None) -> "Sequence":
@@ -251,7 +279,7 @@ class Sequence:
         sequence = cls(request, dict(request.mix), contexts, [] if group is None else group, history, matcher)
         for token in request.begun:
             sequence.append(token)
-        sequence.hold = request.hold
+        sequence.hold, sequence.candidates = request.hold, request.candidates
         sequence.conditions = dict(request.conditions)
         sequence.group.append(sequence)
         return sequence
@@ -268,17 +296,26 @@ class Sequence:
         return len(next(iter(self.contexts.values())).prompt) + len(self.response)
 
     @property
+    def scorers(self) -> dict[str, float]:
+        """The scorers of its candidates, with their weights, none of them 0."""
+        weights = self.candidates.weights if self.candidates else {}
+        return {name: weight for name, weight in weights.items() if weight != 0}
+
+    @property
     def active(self) -> list[str]:
-        """Members that have to read it: those that are asked for a score; or those with a weight, and the base where something is
-        told in comparison with it."""
+        """Members that have to read it: those that are asked for a score; or those with a weight, the base where something is
+        told in comparison with it, and the scorers of its candidates."""
         if self.only_reads:
             return list(self.request.scores)
         weighted = [name for name, weight in self.mix.items() if weight != 0]
         base = next(iter(self.contexts))
-        return [base, *weighted] if self.request.observes and base not in weighted else weighted
+        seen = [base, *weighted] if self.request.observes and base not in weighted else weighted
+        return [*seen, *self.scorers]
 
     def reads(self, member: str) -> bool:
-        """Whether ``member`` is one that the next token is drawn or told from."""
+        """Whether ``member`` is one of :attr:`active`."""
+        if self.only_reads or self.candidates is not None:
+            return member in self.active
         return bool(self.mix.get(member)) or (self.request.observes and member == next(iter(self.contexts)))
 
     def reads_alike(self, other: "Sequence", member: str) -> bool:
@@ -301,17 +338,17 @@ class Sequence:
         before = list(prompt[start:])
         return before + self.response[max(0, start - len(prompt)) : stop - len(prompt)]
 
-    def shares(self, parent: "Sequence", member: str) -> int:
+    def shares(self, parent: "Sequence", member: str, *, told: bool) -> int:
         """Tokens of ``member``'s context that ``parent`` has computed alike and that need not be computed here.
 
-        The last is, for its logits; where log-probs of the begun tokens are wanted, so are those whose logits tell them.
+        The last is, for its logits; where log-probs of the begun tokens are to be ``told``, so are those whose logits tell them.
         """
         theirs = parent.contexts.get(member)
         if theirs is None or not self.reads_alike(parent, member):
             return 0
         length = min(self.total(member), parent.total(member), theirs.computed)
         common = _common(self.tokens(member, 0, length), parent.tokens(member, 0, length))
-        if self.only_reads:
+        if told:
             common = min(common, len(self.contexts[member].prompt) + self._marked(parent, member, common) - 1)
         return min(common, self.total(member) - 1)
 
@@ -325,7 +362,7 @@ class Sequence:
     def take_marks(self, parent: "Sequence", member: str, length: int) -> None:
         """Take over what ``parent`` can tell of the begun tokens, of which ``length`` of the context's are copied from it."""
         count = length + 1 - len(self.contexts[member].prompt)
-        if self.only_reads and count > 0:
+        if count > 0:
             self.marks[member] = [torch.cat(parent.marks[member])[:count]]
 
     @property
@@ -352,8 +389,9 @@ class Sequence:
 
     @property
     def foresees(self) -> bool:
-        """Whether the next token can be drawn by who does not know which this one is: no mask and no penalty follows from it."""
-        return self.matcher is None and self.history is None
+        """Whether the next token can be drawn by who does not know which this one is: no mask, no penalty and no candidates
+        follow from it."""
+        return self.matcher is None and self.history is None and self.candidates is None
 
     @property
     def awaits(self) -> bool:

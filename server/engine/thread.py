@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from server.engine.engine import Engine, EngineStats
-from server.engine.sequence import SequenceRequest, TokenOutput
+from server.engine.sequence import CandidateScoring, SequenceRequest, TokenOutput
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +70,14 @@ class EngineThread:
         sequence_ids: Sequence[str],
         mix: Mapping[str, float],
         conditions: Mapping[str, tuple[float, ...]] | None = None,
+        candidates: CandidateScoring | None = None,
     ) -> "Future[dict[str, int]]":
-        """Change the weights, and the preference vectors, of several responses between the same two steps.
+        """Change the weights, the preference vectors and how candidates are scored, of several responses between the same two
+        steps.
 
         The future holds, for those still under way, the first token index drawn under the new ones, or ``ValueError``.
         """
-        return self._submit(lambda: self._engine.change_all(sequence_ids, mix, conditions))
+        return self._submit(lambda: self._engine.change_all(sequence_ids, mix, conditions, candidates))
 
     def abort(self, sequence_id: str) -> "Future[None]":
         """End a response early; its last output has finish_reason "abort"."""

@@ -68,7 +68,7 @@ def attend_pages_plainly(
         outside = place + first * page >= lengths[:, None]
         blocks = tables[:, first : first + PAGES_PER_SPLIT]
         # Contiguous, or a matrix product takes another path for one row than for several.
-        k, v = (_gather(side, blocks).float().contiguous() for side in (keys, values))
+        k, v = (gather(side, blocks).float().contiguous() for side in (keys, values))
         # What lies behind the length may be anything, not-a-number too: 0 times that is not 0.
         v.masked_fill_(outside[:, None, :, None], 0)
         scores = (grouped @ k.transpose(2, 3)).masked_fill(outside[:, None, None], -torch.inf)
@@ -102,7 +102,7 @@ def attend_chunk(
     tokens, heads, dim = query.shape
     kv_heads = keys.shape[2]
     groups = heads // kv_heads
-    k, v = _gather(keys, table[None]), _gather(values, table[None])
+    k, v = gather(keys, table[None]), gather(values, table[None])
     # In the last page, behind the last token that any query sees, there may be anything, not-a-number too.
     unseen = torch.isneginf(mask[-1, -keys.shape[1] :])[:, None]
     for side in (k, v):
@@ -113,7 +113,7 @@ def attend_chunk(
     return out.reshape(heads, tokens, dim).transpose(0, 1)
 
 
-def _gather(storage: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+def gather(storage: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     """[blocks, BLOCK, kv_heads, head_dim] at ``blocks`` [rows, pages] → [rows, kv_heads, tokens, head_dim]."""
     return storage[blocks].flatten(1, 2).transpose(1, 2)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from server.engine.attention.paged_attention import attend_chunk, attend_pages
+from server.engine.attention.candidate_attention import attend_candidates
+from server.engine.attention.paged_attention import attend_chunk, attend_pages, gather
 from server.engine.cache.kv_cache import BLOCK
 from server.engine.cache.paged_cache import SCRATCH, PagedKVCache, PageStore
 from server.engine.chunk import Chunk
@@ -27,6 +28,40 @@ class PromptPages:
     stop: int
     table: torch.Tensor
     mask: torch.Tensor
+
+
+@dataclass(slots=True)
+class CandidatePages:
+    """Packed tokens ``start`` to ``stop`` are candidates for one place.
+
+    ``table`` [pages] int64 of the context before it; ``mask`` [1, 1, 1, pages · BLOCK] additive, in the dtype of the store;
+    ``own`` has their keys and values [tokens, kv_heads, head_dim] of the layer last written.
+    """
+
+    start: int
+    stop: int
+    table: torch.Tensor
+    mask: torch.Tensor
+    own: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def write(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Take the candidates' of ``key`` and ``value`` [tokens, kv_heads, head_dim] of all packed tokens."""
+        self.own = (
+            key[self.start : self.stop].to(self.mask.dtype),
+            value[self.start : self.stop].to(self.mask.dtype),
+        )
+
+    def attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """``query`` [tokens, heads, head_dim] of all packed tokens → the candidates' [stop − start, heads, head_dim]."""
+        assert self.own is not None
+        before, read = gather(keys, self.table[None]), gather(values, self.table[None])
+        # Behind the context there may be anything, not-a-number too.
+        hidden = torch.isneginf(self.mask[0, 0, 0])[:, None]
+        before, read = before.masked_fill(hidden, 0), read.masked_fill(hidden, 0)
+        own = self.own[0][None], self.own[1][None]
+        return attend_candidates(query[None, self.start : self.stop], before, read, self.mask, own, scale)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +82,12 @@ class PagedLayout:
     tables: torch.Tensor
     lengths: torch.Tensor
     prompts: tuple[PromptPages, ...] = ()
+    candidates: tuple[CandidatePages, ...] = ()
 
     def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Store ``key`` and ``value`` [tokens, kv_heads, head_dim] of one layer."""
+        for part in self.candidates:
+            part.write(key, value)
         both = self.store.data[layer].flatten(1, 2)
         both[0].index_copy_(0, self.slots, key.to(both.dtype))
         both[1].index_copy_(0, self.slots, value.to(both.dtype))
@@ -68,6 +106,8 @@ class PagedLayout:
         for part in self.prompts:
             chunk = cast[part.start : part.stop]
             out[part.start : part.stop] = attend_chunk(chunk, keys, values, part.table, part.mask, scale)
+        for candidates in self.candidates:
+            out[candidates.start : candidates.stop] = candidates.attend(cast, keys, values, scale)
         return out
 
 
@@ -89,11 +129,16 @@ class PagedLayouts:
         singles: list[int] = []
         rows: list[tuple[Sequence[int], int]] = []
         prompts: list[PromptPages] = []
+        candidates: list[CandidatePages] = []
         offsets: list[int] = []
         for lane, chunk in chunks:
             table = self.caches[lane].table(chunk.owner)
             offsets.append(len(slots))
             end = chunk.start + len(chunk.tokens)
+            if chunk.apart:
+                candidates.append(self._candidates(table, chunk, len(slots)))
+                slots.extend([SCRATCH * BLOCK] * len(chunk.tokens))
+                continue
             if chunk.is_prompt:
                 prompts.append(self._prompt(table, chunk.start, end, len(slots)))
             else:
@@ -111,6 +156,7 @@ class PagedLayouts:
             tables=self._tables(rows),
             lengths=self._tensor([length for _, length in rows], torch.int32),
             prompts=tuple(prompts),
+            candidates=tuple(candidates),
         )
         return layout, offsets
 
@@ -121,6 +167,13 @@ class PagedLayouts:
         mask = torch.zeros(seen.shape, dtype=self.store.shape.dtype, device=device)
         mask.masked_fill_(~seen, -torch.inf)
         return PromptPages(offset, offset + end - start, self._tensor(list(table[:pages]), torch.int64), mask)
+
+    def _candidates(self, table: Sequence[int], chunk: Chunk, offset: int) -> CandidatePages:
+        pages = -(-chunk.start // BLOCK)
+        mask = torch.zeros(1, 1, 1, pages * BLOCK, dtype=self.store.shape.dtype, device=self._device)
+        mask[..., chunk.start :] = -torch.inf
+        blocks = self._tensor(list(table[:pages]), torch.int64)
+        return CandidatePages(offset, offset + len(chunk.tokens), blocks, mask)
 
     def _tables(self, rows: Sequence[tuple[Sequence[int], int]]) -> torch.Tensor:
         """The tables as far as their rows reach, filled up to the widest."""

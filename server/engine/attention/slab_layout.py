@@ -8,6 +8,9 @@ Prompt tokens are computed chunk by chunk on a fixed grid, response tokens one a
 preemption, late by a member whose weight has just left 0, or as a draft to be verified. With ``exact`` a response token is a
 single query over a length of its own in each of these cases, so that *its arithmetic depends on its position only*; without,
 tokens of one context that come together share one product, which is faster and differs in the last bits.
+
+Candidates for one place (:class:`~server.engine.chunk.Chunk` ``apart``) are written nowhere; they attend to what is before that
+place and to themselves.
 """
 
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from server.engine.attention.candidate_attention import attend_candidates
 from server.engine.cache.kv_cache import KVCache, Row, Slab, capacity_for
 from server.engine.chunk import Chunk
 
@@ -51,6 +55,46 @@ class Queries:
         out = _attend(heads, keys, values, mask, scale)
         out = out.reshape(keys.shape[0], -1, count, width).transpose(1, 2)
         return (out if self.where is None else out.index_select(0, self.where)).flatten(0, 1)
+
+
+@dataclass(slots=True)
+class Candidates:
+    """A slice of the tokens that are candidates, equally many behind each of several contexts.
+
+    As :class:`Queries`, with ``mask`` [rows, 1, 1, length] and ``count`` candidates a context. ``places`` [tokens] says where
+    they lie among the packed tokens, ``own`` has their keys and values [tokens, kv_heads, head_dim] of the layer last written.
+    """
+
+    start: int
+    stop: int
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+    mask: torch.Tensor
+    where: torch.Tensor | None
+    count: int
+    places: torch.Tensor
+    own: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def write(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Take the candidates' of ``key`` and ``value`` [tokens, kv_heads, head_dim] of all packed tokens."""
+        dtype = self.keys[0].dtype
+        self.own = key.index_select(0, self.places).to(dtype), value.index_select(0, self.places).to(dtype)
+
+    def attend(self, layer: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+        """``query`` [tokens, heads, head_dim] of this slice, row after row → the same shape."""
+        assert self.own is not None
+        query, *own = (self._by_row(part) for part in (query, *self.own))
+        out = attend_candidates(
+            query, self.keys[layer], self.values[layer], self.mask, (own[0], own[1]), scale
+        )
+        return (out if self.where is None else out.index_select(0, self.where)).flatten(0, 1)
+
+    def _by_row(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[tokens, heads, head_dim] → [rows, count, heads, head_dim], 0 in rows without any."""
+        rows = tokens.view(-1, self.count, *tokens.shape[1:])
+        if self.where is None:
+            return rows
+        return rows.new_zeros(self.mask.shape[0], *rows.shape[1:]).index_copy_(0, self.where, rows)
 
 
 FEW_QUERIES = 16
@@ -90,11 +134,14 @@ class Layout:
     tokens: int
     padding: int
     writes: tuple[Write, ...]
-    parts: tuple[Queries, ...]
+    parts: tuple[Queries | Candidates, ...]
     order: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         """Store ``key`` and ``value`` [tokens, kv_heads, head_dim] of one layer."""
+        for part in self.parts:
+            if isinstance(part, Candidates):
+                part.write(key, value)
         both = torch.cat((key, value), dim=1)
         for write in self.writes:
             fresh = both if write.tokens is None else both[write.tokens]
@@ -118,7 +165,7 @@ class Layout:
 class Span:
     """Consecutive tokens of one context: ``count`` tokens from position ``start``, in the cache at ``row``.
 
-    ``lane``: which of the models of the forward reads them.
+    ``lane``: which of the models of the forward reads them; ``apart``: they are candidates for ``start``.
     """
 
     row: Row
@@ -126,6 +173,7 @@ class Span:
     count: int
     is_prompt: bool
     lane: int = 0
+    apart: bool = False
 
 
 def lay_out(
@@ -144,9 +192,15 @@ def lay_out(
     offsets, total = _offsets(spans, packed)
     order = sorted(packed, key=keys.__getitem__)
     starts, _ = _offsets(spans, order)
-    parts: list[Queries] = []
+    parts: list[Queries | Candidates] = []
     for group in _groups(keys, order):
         members = [spans[i] for i in group]
+        if spans[group[0]].apart:
+            places = torch.tensor(
+                [offsets[i] + n for i in group for n in range(spans[i].count)], device=device
+            )
+            parts.append(_candidates(members, starts[group[0]], places, dtype, exact=exact))
+            continue
         build = {SHARED: _shared, REPLAYED: _replayed, PROMPT: _prompt_chunk}[keys[group[0]][0]]
         parts.extend(build(members, starts[group[0]], dtype, device))
     padding = -total % multiple
@@ -155,13 +209,16 @@ def lay_out(
     return Layout(total + padding, padding, writes, tuple(parts), permutation), offsets
 
 
-SHARED, REPLAYED, PROMPT = range(3)
-"""How the tokens of a span attend: with other spans of their slab, each by itself, or as a chunk of a prompt."""
+SHARED, REPLAYED, PROMPT, CANDIDATES, ALONE = range(5)
+"""How the tokens of a span attend: with other spans of their slab, each by itself, or as a chunk of a prompt; candidates with
+those of other spans, or of one span by themselves."""
 
 
 def _part_key(span: Span, exact: bool) -> tuple[int, int, int, int]:
     slab = span.row.slab
-    if span.is_prompt:
+    if span.apart:
+        kind = ALONE if exact else CANDIDATES
+    elif span.is_prompt:
         kind = PROMPT
     elif exact and (span.count > 1 or slab.capacity != capacity_for(span.start + 1)):
         kind = REPLAYED
@@ -182,7 +239,14 @@ class SlabLayouts:
     def lay_out(self, chunks: Sequence[tuple[int, Chunk]], multiple: int) -> tuple[Layout, list[int]]:
         """The layout of ``chunks``, each with its lane; see :func:`lay_out`."""
         spans = [
-            Span(self._caches[lane].row(chunk.owner), chunk.start, len(chunk.tokens), chunk.is_prompt, lane)
+            Span(
+                self._caches[lane].row(chunk.owner),
+                chunk.start,
+                len(chunk.tokens),
+                chunk.is_prompt,
+                lane,
+                chunk.apart,
+            )
             for lane, chunk in chunks
         ]
         dtype = self._caches[0].shape.dtype
@@ -217,8 +281,8 @@ def _groups(keys: Sequence[tuple[int, int, int, int]], order: Sequence[int]) -> 
     last: tuple[int, int, int, int] | None = None
     for i in order:
         kind, capacity, count, row = keys[i]
-        joins = last is not None and last[:3] == (SHARED, capacity, count) and row - last[3] <= 2
-        if not joins or kind != SHARED:
+        joins = last is not None and last[:3] == (kind, capacity, count) and 0 < row - last[3] <= 2
+        if not joins or kind not in (SHARED, CANDIDATES):
             groups.append([])
         groups[-1].append(i)
         last = keys[i]
@@ -267,6 +331,25 @@ def _replayed(group: Sequence[Span], start: int, dtype: torch.dtype, device: tor
     return parts
 
 
+def _candidates(
+    group: Sequence[Span], start: int, places: torch.Tensor, dtype: torch.dtype, *, exact: bool
+) -> Candidates:
+    """Equally many candidates behind each of several rows; ``exact``: of one, over a length that follows from its place."""
+    slab, count, device = group[0].row.slab, group[0].count, places.device
+    length = capacity_for(group[0].start) if exact else slab.capacity
+    rows = [span.row.index for span in group]
+    lengths = [1] * (rows[-1] - rows[0] + 1)
+    for span in group:
+        lengths[span.row.index - rows[0]] = span.start
+    mask = _lengths_mask(lengths, length, dtype, device)[:, None, None]
+    where = (
+        None if len(lengths) == len(rows) else torch.tensor([row - rows[0] for row in rows], device=device)
+    )
+    stop = start + len(group) * count
+    keys, values = _rows(slab, rows[0], len(lengths), length)
+    return Candidates(start, stop, keys, values, mask, where, count, places)
+
+
 def _prompt_chunk(
     group: Sequence[Span], start: int, dtype: torch.dtype, device: torch.device
 ) -> list[Queries]:
@@ -285,6 +368,8 @@ def _writes(
     slabs: dict[int, Slab] = {}
     for i in sorted(range(len(spans)), key=offsets.__getitem__):
         span, offset = spans[i], offsets[i]
+        if span.apart:
+            continue
         capacity = span.row.slab.capacity
         slabs[capacity] = span.row.slab
         tokens.setdefault(capacity, []).extend(range(offset, offset + span.count))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from server.engine.sampling.candidates import Judge, choose, rescore
 from server.engine.sampling.divergence import limit
 from server.engine.sampling.mix import Contribution, mix_logits
 from server.engine.sampling.penalties import adjust
@@ -72,17 +73,19 @@ class Drawn:
         return self.faults.get(row, None if possible else NOT_ALLOWED)
 
 
-def draw(sequences: list[Running], parts: Mapping[str, Contribution], *, sync: bool) -> Drawn:
+def draw(sequences: list[Running], parts: Mapping[str, Contribution], judge: Judge, *, sync: bool) -> Drawn:
     """Mix what the members say and draw a token of every sequence.
 
     Args:
         parts: by member, the base first where it has a part; a row for each of ``sequences``.
-        sync: whether Python may wait for the device meanwhile to save it work. Without, it waits only for what a grammar or
-            penalties need.
+        judge: asks the scorers about candidates; called once where any row has some, else not.
+        sync: whether Python may wait for the device meanwhile to save it work. Without, it waits only for what a grammar,
+            penalties or candidates need.
     """
     powers = [one.request.power for one in sequences]
     mixed = mix_logits(list(parts.values()), len(sequences), powers)
     mixed, scales = _limited(sequences, mixed, parts, sync=sync)
+    mixed = _scored(sequences, mixed, judge)
     mixed, finite = _sound(mixed, sync=sync)
     faults: dict[int, str] = {}
     adjusted, possible = _adjusted(sequences, mixed, faults), finite
@@ -97,6 +100,17 @@ def draw(sequences: list[Running], parts: Mapping[str, Contribution], *, sync: b
     told |= _reports(reported, mixed, parts, rewards, tokens, scales)
     weighted = {name: of_one.rows for name, of_one in rewards.items()}
     return Drawn(sequences, tokens, faults, reported, weighted, Download(told))
+
+
+def _scored(sequences: Sequence[Running], mixed: torch.Tensor, judge: Judge) -> torch.Tensor:
+    """The mix with the candidates scored in the rows that ask for it."""
+    rows = [row for row, one in enumerate(sequences) if one.candidates is not None]
+    if not rows:
+        return mixed
+    # What a grammar trips over is told when the token is drawn.
+    adjusted = _adjusted([sequences[row] for row in rows], _select(mixed, rows), {})
+    chosen = choose(sequences, rows, adjusted)
+    return rescore(sequences, mixed, chosen, judge(chosen))
 
 
 def _logprobs(

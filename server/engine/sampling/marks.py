@@ -10,20 +10,29 @@ from server.engine.transfer import upload
 
 
 def collect(
-    chunks: Sequence[Chunk], rows: torch.Tensor, member: str, reading: Mapping[object, Running]
+    chunks: Sequence[Chunk],
+    rows: torch.Tensor,
+    member: str,
+    reading: Mapping[object, Running],
+    *,
+    scalar: bool,
 ) -> None:
-    """Add to the marks of the sequences ``reading``, by owner, what one member's logits ``rows`` [Σ chunk.logits, vocab] say."""
+    """Add to the marks of the sequences ``reading``, by owner, what one member's logits ``rows`` [Σ chunk.logits, vocab] say.
+
+    ``scalar``: they are values [Σ chunk.logits, 1].
+    """
     start = 0
     for chunk in chunks:
         own = rows[start : start + chunk.logits]
         start += chunk.logits
         sequence = reading.get(chunk.owner)
         if sequence is not None and chunk.logits:
-            sequence.marks.setdefault(member, []).append(_logprobs(chunk, own, sequence, member))
+            said = own[:, 0] if scalar else _logprobs(chunk, own, sequence, member)
+            sequence.marks.setdefault(member, []).append(said)
 
 
 def total(parts: Sequence[torch.Tensor]) -> float:
-    """Σ log π over all tokens of these parts, each [n] float32."""
+    """Σ log π over all tokens of these parts, each [n] float32; or the value that is the only one."""
     return float(torch.cat(list(parts)).double().sum()) if parts else 0.0
 
 

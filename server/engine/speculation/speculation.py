@@ -235,7 +235,7 @@ class Speculation:
 
 def _decoding(step: Step) -> tuple[list[Running], bool]:
     """The drawing sequences for which every member reads one token of the response, and whether nothing else is read."""
-    busy: set[str] = set()
+    busy = {one.id for one in step.drawing if one.candidates is not None}
     for chunks in step.chunks.values():
         busy.update(
             str(one.owner) for one in chunks if len(one.tokens) != 1 or one.is_prompt or not one.logits
