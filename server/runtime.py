@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from arm_models.loading import Family, ModelSource
-    from server.engine import EngineConfig, EngineStats, SequenceRequest, TokenOutput
+    from arm_models.loading.source import Kind
+    from server.engine import CandidateScoring, EngineConfig, EngineStats, SequenceRequest, TokenOutput
     from server.text import ChatTokenizer
 
 
@@ -45,6 +46,7 @@ class EngineLike(Protocol):
         sequence_ids: Sequence[str],
         mix: Mapping[str, float],
         conditions: Mapping[str, tuple[float, ...]] | None = None,
+        candidates: CandidateScoring | None = None,
     ) -> Future[dict[str, int]]:
         """Index of the first token under the new mix, by id; sequences that are over are left out."""
 
@@ -134,7 +136,9 @@ def _sources(roster: Roster) -> list[ModelSource]:
     """Where every member comes from, the base first."""
     from arm_models.loading import ModelSource
 
-    conditioned = roster.conditioned.name if roster.conditioned else None
+    kinds: dict[str, Kind] = dict.fromkeys((scorer.name for scorer in roster.scorers), "scalar")
+    if roster.conditioned is not None:
+        kinds[roster.conditioned.name] = "conditioned"
     return [
         ModelSource(
             name=name,
@@ -142,7 +146,7 @@ def _sources(roster: Roster) -> list[ModelSource]:
             device=member.device,
             dtype=member.dtype,
             chat_template=member.chat_template,
-            kind="conditioned" if name == conditioned else "causal",
+            kind=kinds.get(name, "causal"),
         )
         for name, member in roster.settings.items()
     ]

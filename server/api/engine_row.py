@@ -17,4 +17,8 @@ def changeable(row: Row) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if row.conditions:
         fields["conditions"] = dict(row.conditions)
+    if row.candidates is not None:
+        from server.engine import CandidateScoring
+
+        fields["candidates"] = CandidateScoring(row.candidates.k, dict(row.candidates.weights))
     return fields

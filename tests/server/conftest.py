@@ -22,6 +22,7 @@ from server.app import create_app
 from server.config import Deployment, read_deployment
 from server.decoding import Roster
 from server.engine import (
+    CandidateScoring,
     EngineDead,
     EngineStats,
     SequenceRequest,
@@ -90,6 +91,7 @@ class ScriptedEngine:
         sequence_ids: Sequence[str],
         mix: Mapping[str, float],
         conditions: Mapping[str, tuple[float, ...]] | None = None,  # noqa: ARG002
+        candidates: CandidateScoring | None = None,  # noqa: ARG002
     ) -> "Future[dict[str, int]]":
         future: Future[dict[str, int]] = Future()
         with self._lock:

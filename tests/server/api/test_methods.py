@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from arm_models.conditioned import load_conditioned, merged
 from arm_models.loading.checkpoint import open_checkpoint
@@ -58,6 +58,7 @@ def scorers(make_scorer: Callable[..., Path]) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def family(
     models: dict[str, Path],
+    scorers: dict[str, Path],
     conditioned: tuple[Path, Path],
     serve: Callable[..., Any],
 ) -> Iterator[Any]:
@@ -73,6 +74,10 @@ def family(
         "policies": [
             {"name": "safe", "model": str(models["safe"])},
             {"name": "kind", "model": str(models["kind"]), "reference": str(models["small"])},
+        ],
+        "scorers": [
+            {"name": "whole", "model": str(scorers["whole"]), "trained_on": "responses"},
+            {"name": "prefix", "model": str(scorers["prefix"]), "trained_on": "prefixes"},
         ],
         "conditioned": {"name": "parm", "model": str(conditioned[1]), "objectives": ["helpful", "harmless"]},
         "presets": {"armed": {"arm": 1.0}},
@@ -216,10 +221,55 @@ def test_each_request_conditions_the_one_reward_by_its_own_preferences(
 
 
 @pytest.mark.parametrize(
+    ("method", "scorer", "guidance", "preferences"),
+    [
+        ("args", "whole", {"k": 4, "w": 1.5}, None),
+        ("args", "whole", {"k": 4, "beta": 2.0}, {"whole": 3.0}),
+        ("pargs", "prefix", {}, None),
+    ],
+)
+def test_greedy_scoring_takes_the_best_candidate(
+    family: Any,
+    models: dict[str, Path],
+    scorers: dict[str, Path],
+    method: str,
+    scorer: str,
+    guidance: dict[str, Any],
+    preferences: dict[str, float] | None,
+) -> None:
+    response = family.chat(
+        messages=QUESTION,
+        preferences=preferences,
+        guidance={"method": method, **guidance},
+        temperature=0,
+        return_token_ids=True,
+        max_tokens=8,
+        ignore_eos=True,
+    )
+    assert response.status_code == 200, response.text
+    base = AutoModelForCausalLM.from_pretrained(models["base"])
+    reward = AutoModelForSequenceClassification.from_pretrained(scorers[scorer])
+    weight = 2.0 if method == "pargs" else 1.5
+    text = list(family.serving.runtime.tokenizer.prompts(QUESTION)["base"])
+    expected = []
+    for _ in range(8):
+        with torch.inference_mode():
+            log_probs, best = (
+                base(torch.tensor([text])).logits[0, -1].log_softmax(-1).topk(guidance.get("k", 10))
+            )
+            values = [reward(torch.tensor([[*text, token]])).logits[0, 0].item() for token in best.tolist()]
+        scores = log_probs + weight * torch.tensor(values)
+        expected.append(int(best[scores.argmax()]))
+        text.append(expected[-1])
+    assert response.json()["choices"][0]["token_ids"] == expected
+
+
+@pytest.mark.parametrize(
     ("method", "before", "after"),
     [
         ("parm", {"helpful": 1.0}, {"harmless": 2.0}),
         ("parm", {}, {"helpful": 1.0}),
+        ("args", {"whole": 1.0}, {"whole": 0.0}),
     ],
 )
 def test_what_follows_a_change_is_what_a_fresh_request_would_get(
@@ -341,9 +391,11 @@ def test_a_chat_may_be_steered_away_from_another_chat(family: Any) -> None:
 @pytest.mark.parametrize(
     ("guidance", "preferences", "param"),
     [
-        ({"method": "args"}, None, "guidance.method"),
+        ({"method": "args", "max_kl": 1.0}, None, "guidance.max_kl"),
+        ({"method": "args", "scorer": "prefix"}, None, "guidance.scorer"),
         ({"method": "parm"}, {"helpful": -1.0}, "preferences.helpful"),
         ({"method": "genarm"}, {"whole": 1.0}, "preferences.whole"),
+        ({"method": "args", "w": 1.0}, {"whole": 1.0}, "guidance.w"),
         ({"method": "dera"}, None, "guidance.policy"),
         ({"method": "mod", "divergence": "forward_kl"}, {"safe": 1.0, "arm": 1.0}, "preferences.arm"),
         ({"method": "proxy"}, {"arm": 1.0}, "preferences.arm"),
