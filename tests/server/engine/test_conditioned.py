@@ -14,7 +14,9 @@ from arm_models.loading import Family, ModelSource, load_family
 from arm_models.loading.checkpoint import open_checkpoint
 from server.engine import ATTENTION, Engine, SamplingParams, SequenceRequest, TokenOutput, register_attention
 from server.engine.decoder import Decoder
+from server.engine.paged_runner import PagedRunner
 from server.engine.speculation.pace import Pace
+from tests.server.engine.test_cuda_graph import TraceRecorder
 
 VECTORS = ((1.0, 0.0), (0.25, 0.75), (0.0, 1.0))
 MIX = {"base": 1.0, "lora": 0.4, "parm": 1.3}
@@ -121,6 +123,22 @@ def test_preferences_of_one_batch_are_the_merged_models_one_by_one(
     for one in asked:
         check(engine, world, one, outputs[one.id])
     assert len({tuple(tokens_of(one)) for one in outputs.values()}) == 3
+
+
+@pytest.mark.parametrize("cache", ["pages"])
+def test_recorded_steps_take_the_preferences_of_every_row(
+    make_engine: Callable[..., Engine], world: World
+) -> None:
+    engine = make_engine(world.family)
+    for member in engine.members.values():
+        assert isinstance(member.runner, PagedRunner)
+        if member.runner.graphs is None:
+            recorder = TraceRecorder() if isinstance(member.runner.model, Decoder) else None
+            member.runner.record(8, 128, recorder)
+    asked = [request(f"r{number}", p) for number, p in enumerate(VECTORS)]
+    outputs = run(engine, asked)
+    for one in asked:
+        check(engine, world, one, outputs[one.id])
 
 
 def test_adapters_of_one_backbone_run_in_one_forward(
