@@ -18,6 +18,10 @@ COMMANDS = {
     "train": ("arm_models.training_command", "train a reward model or a policy on preference pairs"),
     "evaluate": ("server.evaluate_command", "score guided answers on held-out prompts"),
     "sweep": ("server.sweep_command", "answer prompts under many methods and weights, in one batch"),
+    "compare": (
+        "server.compare_command",
+        "train and measure the methods against each other on the demo world",
+    ),
     "bench": ("server.bench.command", "measure throughput and what guidance costs"),
     "demo": ("arm_models.demo.command", "rebuild the shipped demo models"),
 }

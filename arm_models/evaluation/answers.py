@@ -26,7 +26,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: its text, how many tokens it took, its Σ KL(guided‖base) over them in nats (None: not known), why it ended."""
+    """One answer.
+
+    Attributes:
+        tokens: of the text, the end-of-text token included.
+        kl: Σ KL(guided‖base) over them in nats; None where it is not known.
+        generated: tokens that were drawn for it, those of texts that a search did not choose included; None: those of its own.
+    """
 
     setting: str
     prompt: int
@@ -35,6 +41,7 @@ class Answer:
     tokens: int
     kl: float | None
     finish_reason: str
+    generated: int | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
