@@ -181,7 +181,7 @@ def _answering(
         from server.evaluation.url_answers import UrlAnswers
 
         with ChatService(args.url, args.model, read_key(args.key_variable)) as service:
-            yield UrlAnswers(service, args.temperature, args.max_tokens, args.parallel)
+            yield UrlAnswers(service, args.temperature, args.max_tokens, args.parallel, not args.no_report)
         return
     from server.evaluation.engine_answers import EngineAnswers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -27,11 +27,12 @@ from server.decoding import (
     read_parameters,
 )
 from server.errors import ApiError
+from server.evaluation.search_answers import Outputs, ThreadSteps, search
 from server.runtime import Runtime, load_runtime
 from server.text import Prompts
 
 if TYPE_CHECKING:
-    from server.engine import EngineStats, SequenceRequest, TokenOutput
+    from server.engine import EngineStats, SamplingParams, SequenceRequest, TokenOutput
 
 
 @dataclass
@@ -61,7 +62,7 @@ class EngineAnswers:
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.report = report
-        self._outputs: queue.SimpleQueue[list[TokenOutput] | BaseException] = queue.SimpleQueue()
+        self._outputs: Outputs = queue.SimpleQueue()
         self._engine = runtime.make_engine(self._outputs.put, self._outputs.put)
         self._engine.start()
 
@@ -97,20 +98,33 @@ class EngineAnswers:
     def __call__(self, cells: Sequence[Cell], done: Callable[[Answer], None]) -> Cost:
         """See ``Answering``."""
         before, started = self._engine.stats, time.monotonic()
-        drafts = self._submit(cells)
-        answers, tokens = len(drafts), self._collect(drafts, done)
-        return Cost(time.monotonic() - started, answers, tokens, *_work(before, self._engine.stats))
-
-    def _submit(self, cells: Sequence[Cell]) -> dict[str, _Draft]:
-        """Queue all of ``cells``, a prompt's in one group that reads it once; what they will become, by request id."""
         settings = {cell.setting.name: cell.setting for cell in cells}
         guidance = {name: guidance_of(setting, self.deployment) for name, setting in settings.items()}
-        members = frozenset[str]().union(*(_members(one) for one in guidance.values()))
+        rows = [cell for cell in cells if guidance[cell.setting.name].row is not None]
+        tokens = self._collect(self._submit(rows, guidance), done)
+        tokens += self._search(
+            [cell for cell in cells if guidance[cell.setting.name].row is None], guidance, done
+        )
+        return Cost(time.monotonic() - started, len(cells), tokens, *_work(before, self._engine.stats))
+
+    def _search(
+        self, cells: Sequence[Cell], guidance: Mapping[str, Guidance], done: Callable[[Answer], None]
+    ) -> int:
+        """Answer by searches, a setting's side by side; the tokens of all answers."""
+        together = sorted(cells, key=lambda cell: cell.setting.name)
+        asked = [(cell, guidance[cell.setting.name], self._sampling(cell)) for cell in together]
+        steps = ThreadSteps(self._engine, self._outputs)
+        return search(asked, self.runtime, steps, self.deployment.engine.max_sequences, done)
+
+    def _submit(self, cells: Sequence[Cell], guidance: Mapping[str, Guidance]) -> dict[str, _Draft]:
+        """Queue all of ``cells``, a prompt's in one group that reads it once; what they will become, by request id."""
+        weighted = {cell.setting.name: _members(guidance[cell.setting.name]) for cell in cells}
+        members = frozenset[str]().union(*weighted.values())
         drafts: dict[str, _Draft] = {}
         added = []
         for prompt, group in groupby(cells, key=lambda cell: cell.prompt):
             # The first of a group reads the prompt for all: it should be one that every member has a part in.
-            together = sorted(group, key=lambda cell: -len(_members(guidance[cell.setting.name])))
+            together = sorted(group, key=lambda cell: -len(weighted[cell.setting.name]))
             prompts = self.runtime.tokenizer.prompts(together[0].messages, members=members - {NEGATIVE})
             requests = []
             for cell in together:
@@ -141,21 +155,24 @@ class EngineAnswers:
         return tokens
 
     def _request(self, identity: str, cell: Cell, guidance: Guidance, prompts: Prompts) -> SequenceRequest:
-        from server.engine import SamplingParams, SequenceRequest
+        from server.engine import SequenceRequest
 
         row = _row(guidance)
-        sampling = SamplingParams(
-            self.max_tokens, self.temperature, seed=cell.seed, stop_token_ids=self.runtime.eos_ids
-        )
         return SequenceRequest(
             id=identity,
             prompts={**prompts, **self._negative(cell, row)},
             mix=row.mix,
-            sampling=sampling,
+            sampling=self._sampling(cell),
             report=self.report,
             max_kl=guidance.max_kl,
             **asked(row),
         )
+
+    def _sampling(self, cell: Cell) -> SamplingParams:
+        from server.engine import SamplingParams
+
+        eos = self.runtime.eos_ids
+        return SamplingParams(self.max_tokens, self.temperature, seed=cell.seed, stop_token_ids=eos)
 
     def _negative(self, cell: Cell, row: Row) -> Prompts:
         """What the base's second context reads, where the setting has one."""
@@ -167,7 +184,7 @@ class EngineAnswers:
     def _answer(self, draft: _Draft, reason: str) -> Answer:
         cell = draft.cell
         told = [token for token in draft.tokens if token not in self.runtime.eos_ids]
-        text = self.runtime.tokenizer.codec.decode(told)
+        text = self.runtime.tokenizer.decode(told)
         kl = draft.kl if draft.reported else None
         return Answer(cell.setting.name, cell.prompt, cell.sample, text, len(draft.tokens), kl, reason)
 
@@ -180,7 +197,7 @@ def guidance_of(setting: Setting, deployment: Deployment) -> Guidance:
         parameters = read_parameters(method, setting.parameters)
         preferences = initial_preferences(method, parameters, roster, given=setting.preferences, preset=None)
         guidance = Guidance(method, parameters, preferences, roster)
-        _ = guidance.row
+        _ = guidance.row, guidance.roles
     except ApiError as error:
         raise UserError(f"setting {setting.name!r}: {error}") from None
     return guidance

@@ -18,12 +18,14 @@ class UrlAnswers:
     """Answers by ``service``, at most ``parallel`` at a time.
 
     A setting that says nothing beyond OpenAI's API is asked for with OpenAI's fields alone, so that any server can answer it.
+    ``report``: others are also asked what guidance did, which some searches cannot say.
     """
 
     service: ChatService
     temperature: float
     max_tokens: int
     parallel: int = 16
+    report: bool = True
 
     def __call__(self, cells: Sequence[Cell], done: Callable[[Answer], None]) -> Cost:
         """See ``Answering``."""
@@ -46,7 +48,7 @@ class UrlAnswers:
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "seed": cell.seed,
-            **_guided(cell.setting),
+            **_guided(cell.setting, self.report),
         }
         completion = self.service.complete(body)
         tokens = int(completion.usage.get("completion_tokens") or 0)
@@ -57,9 +59,10 @@ class UrlAnswers:
         )
 
 
-def _guided(setting: Setting) -> dict[str, Any]:
+def _guided(setting: Setting, report: bool) -> dict[str, Any]:
     """The fields that are not OpenAI's."""
     if setting.preferences is None and setting.method == DEFAULT_METHOD and not setting.parameters:
         return {}
     preferences = {} if setting.preferences is None else {"preferences": dict(setting.preferences)}
-    return {**preferences, "guidance": {"method": setting.method, "report": "summary", **setting.parameters}}
+    told = {"report": "summary"} if report else {}
+    return {**preferences, "guidance": {"method": setting.method, **told, **setting.parameters}}

@@ -122,11 +122,16 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a search ends with: its text, and the score it was chosen for (None where nothing was scored)."""
+    """What a search ends with: its text, and the score it was chosen for (None where nothing was scored).
+
+    ``kl``: Σ KL(drawn from ‖ base) over its tokens in nats, before temperature, where the search draws token by token from a
+    distribution that it knows; else None.
+    """
 
     text: Text
     score: float | None
     cost: Cost = field(default=Cost())
+    kl: float | None = None
 
 
 Search = Generator[Round, Sequence[Result], Answer]

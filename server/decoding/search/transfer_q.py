@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from server.decoding.method import Parameters
+from server.decoding.row import BASE
 from server.decoding.search.action import (
     Answer,
     Grow,
@@ -91,6 +93,7 @@ class _Walk:
     def run(self) -> Search:
         """The answer, once a token ends it."""
         value: float | None = None
+        nats = 0.0
         while self._text.finish_reason is None:
             candidates = yield from self._propose()
             rewards: list[float] = [0.0] * len(candidates)
@@ -100,13 +103,15 @@ class _Walk:
                 _logprob(one) + self._parameters.w * reward
                 for one, reward in zip(candidates, rewards, strict=True)
             ]
+            nats += _divergence(logits, [_logprob(one) for one in candidates])
             chosen = self._draw([one.token for one in candidates], logits)
             value = rewards[chosen] if self._parameters.w else None
             self._append(candidates[chosen])
             if self._seen:
                 rollout, read = self._seen[chosen]
                 self._rolled, self._read = rollout.held, read.held
-        return Answer(self._text, value)
+        alone = not any(weight for name, weight in self._task.roles.mix.items() if name != BASE)
+        return Answer(self._text, value, kl=nats if alone else None)
 
     def _propose(self) -> Generator[Round, Sequence[Result], list[TokenOutput]]:
         """The k best next tokens, as if each had been drawn."""
@@ -192,3 +197,10 @@ class _Walk:
 def _logprob(output: TokenOutput) -> float:
     assert output.logprobs is not None
     return output.logprobs.logprob
+
+
+def _divergence(logits: Sequence[float], base: Sequence[float]) -> float:
+    """KL(softmax(logits) ‖ π_base) in nats; ``base`` are the base's log-probs of the same tokens, among all others."""
+    highest = max(logits)
+    total = highest + math.log(sum(math.exp(one - highest) for one in logits))
+    return sum(math.exp(one - total) * (one - total - other) for one, other in zip(logits, base, strict=True))

@@ -11,7 +11,9 @@ from server.comparison.stages import Runner, Stage
 LINE = "import sys, time; time.sleep(float(sys.argv[2])); open(sys.argv[1], 'a').write(sys.argv[3] + '\\n')"
 
 
-def stage(name: str, file: Path, *after: str, seconds: float = 0.0, alone: bool = False, inputs: str = "") -> Stage:
+def stage(
+    name: str, file: Path, *after: str, seconds: float = 0.0, alone: bool = False, inputs: str = ""
+) -> Stage:
     """Writes its name into ``file`` after so long."""
     return Stage(name, ("-S", "-c", LINE, str(file), str(seconds), name), after, 10.0, alone, inputs)
 
@@ -50,7 +52,10 @@ def test_one_that_fails_ends_the_others_and_says_where_its_log_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "said"
-    stages = [Stage("bad", ("-S", "-c", "print('why'); raise SystemExit(3)")), stage("slow", file, seconds=30)]
+    stages = [
+        Stage("bad", ("-S", "-c", "print('why'); raise SystemExit(3)")),
+        stage("slow", file, seconds=30),
+    ]
     runner = Runner(tmp_path, jobs=2)
     with pytest.raises(UserError, match=r"stage bad failed with code 3; its log is .*bad\.log"):
         runner.run(stages)

@@ -66,6 +66,40 @@ def test_engine_and_server_give_the_same_answers_tokens_and_kl(
     assert all(one.kl == pytest.approx(0.0, abs=1e-6) for one in ours.values() if one.setting == "base")
 
 
+SEARCHES = (
+    Setting("best", "best_of_n", {"helpful": 1.0}, {"n_candidates": 3}),
+    Setting("evolved", "darwin", {"helpful": 1.0}, {"iterations": 1, "mutations": 2, "m": 4, "keep": 1}),
+    Setting("transfer", "transfer_q", {"helpful": 1.0}, {"k": 2, "rollout_tokens": 2}),
+)
+
+
+def test_searches_of_a_sweep_are_those_of_the_server(
+    prompts: PromptSet, engine: EngineAnswers, real: Any
+) -> None:
+    plan = SweepPlan((SETTINGS[0], *SEARCHES), prompts, {}, max_tokens=6)
+    with ChatService(real.url, real.serving.deployment.model) as service:
+        theirs = answered(plan, UrlAnswers(service, 1.0, 12, parallel=2, report=False))
+    ours = answered(plan, engine)
+    for key, one in ours.items():
+        assert (one.text, one.tokens) == (theirs[key].text, theirs[key].tokens)
+        assert (one.generated or one.tokens) >= one.tokens
+    best = [one for one in ours.values() if one.setting == "best"]
+    assert all(
+        one.generated is not None and one.generated > 2 * one.tokens for one in best if one.tokens == 12
+    )
+
+
+def test_the_kl_of_transfer_q_is_that_of_what_it_draws_from(
+    prompts: PromptSet, engine: EngineAnswers
+) -> None:
+    whole = Setting("whole", "transfer_q", {"helpful": 1.0}, {"k": 300, "w": 0.0})
+    one = Setting("one", "transfer_q", {"helpful": 1.0}, {"k": 1, "w": 0.0})
+    kl = {key: answer.kl for key, answer in answered(SweepPlan([whole, one], prompts, {}), engine).items()}
+    assert kl["whole", 0, 0] == pytest.approx(0.0, abs=1e-3)
+    assert kl["one", 0, 0] is not None
+    assert kl["one", 0, 0] > 1.0
+
+
 def test_a_setting_that_is_refused_is_named_before_anything_is_loaded(deployment: Deployment) -> None:
     settings = [Setting("good", preferences={}), Setting("bad", preferences={"nope": 1.0})]
     broken = deployment.model_copy(update={"base": deployment.base.model_copy(update={"model": "/nowhere"})})
