@@ -40,11 +40,15 @@ def at_equal_kl(curves: Mapping[str, Sequence[Row]], score: str, base: Row) -> E
     return EqualKl(score, tuple(float(at) for at in wanted), rewards)
 
 
-def curve_values(rows: Sequence[Row], score: str) -> Values:
-    """[3, settings, prompts]: Σ KL, Σ tokens and the mean score of each prompt's answers; the first row's KL is taken as 0."""
+def curve_values(rows: Sequence[Row], score: str, *, first: bool = True) -> Values:
+    """[3, settings, prompts]: Σ KL, Σ tokens and the mean score of each prompt's answers.
+
+    ``first``: the first row is the base, whose KL is 0 whatever rounding says.
+    """
     nats = [[sum(one.kl or 0.0 for one in samples) for samples in row.answers] for row in rows]
     tokens = [[float(sum(one.tokens for one in samples)) for samples in row.answers] for row in rows]
-    nats[0] = [0.0] * len(nats[0])
+    if first:
+        nats[0] = [0.0] * len(nats[0])
     return np.array([nats, tokens, [row.scores[score] for row in rows]], dtype=np.float64)
 
 

@@ -30,6 +30,28 @@ def resampled(
     return Interval(statistic(values), float(low), float(high))
 
 
+def ratio_interval(numerators: Values, denominators: Values, seed: int = 0) -> Interval:
+    """Σ numerators / Σ denominators over prompts ([prompts] each) and its 95 % interval over resampled prompts.
+
+    A mean over the prompts that a score applies to is one: its values over 1 where it applies and 0 where not. Raises
+    ``ValueError`` for no prompts, and where the denominators are 0 altogether.
+    """
+    count = len(numerators)
+    if not count or not denominators.sum() > 0:
+        raise ValueError("no prompts to resample")
+    draws = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
+    totals = denominators[draws].sum(1)
+    found = np.divide(numerators[draws].sum(1), totals, out=np.full(RESAMPLES, np.nan), where=totals > 0)
+    low, high = np.nanquantile(found, (0.025, 0.975))
+    return Interval(float(numerators.sum() / denominators.sum()), float(low), float(high))
+
+
+def mean_interval(values: Values, seed: int = 0) -> Interval:
+    """The mean of ``values`` [prompts] over those that are not nan, and its 95 % interval; raises ``ValueError`` for none."""
+    applies = ~np.isnan(values)
+    return ratio_interval(np.where(applies, values, 0.0), applies.astype(np.float64), seed)
+
+
 def means(values: Values) -> Values:
     """Means over the last axis [..., prompts] → [...]; nan marks a prompt that a score does not apply to.
 

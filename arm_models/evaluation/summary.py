@@ -15,7 +15,7 @@ from arm_models.evaluation.measures.diversity import distinct
 from arm_models.evaluation.measures.hypervolume import hypervolume
 from arm_models.evaluation.measures.inner_product import mean_inner_product
 from arm_models.evaluation.measures.winning import Record, record
-from arm_models.evaluation.resampling import Values, means, resampled
+from arm_models.evaluation.resampling import Values, mean_interval, means, ratio_interval, resampled
 from arm_models.evaluation.settings import Setting
 
 NGRAMS = (1, 2, 3)
@@ -43,7 +43,7 @@ class Row:
         for name, values in self.scores.items():
             array = np.array(values, dtype=np.float64)
             if not np.isnan(array).all():
-                found[name] = resampled(lambda sample: float(means(sample)), array)
+                found[name] = mean_interval(array)
         return found
 
     @cached_property
@@ -52,7 +52,7 @@ class Row:
         nats, tokens = self._totals
         if np.isnan(nats).any():
             return None
-        return resampled(_per_token, np.stack([nats, tokens]))
+        return ratio_interval(nats, np.maximum(tokens, 1e-9))
 
     @cached_property
     def tokens(self) -> int:
@@ -75,7 +75,7 @@ class Row:
         """Wins + ½ ties, with its interval over prompts."""
         if not self.verdicts:
             return None
-        return resampled(lambda sample: float(sample.mean()), np.array(self.verdicts, dtype=np.float64))
+        return mean_interval(np.array(self.verdicts, dtype=np.float64))
 
     @cached_property
     def _totals(self) -> tuple[Values, Values]:
@@ -114,10 +114,6 @@ def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(row.setting.method, []).append(row)
     return found
-
-
-def _per_token(totals: Values) -> float:
-    return float(totals[0].sum() / max(1.0, totals[1].sum()))
 
 
 def _mip(rows: Sequence[Row], objectives: Sequence[str]) -> float | None:

@@ -10,7 +10,7 @@ from arm_models.evaluation.measures.curve import at_kl, mean_difference
 from arm_models.evaluation.measures.diversity import distinct
 from arm_models.evaluation.measures.inner_product import mean_inner_product
 from arm_models.evaluation.measures.winning import Record, record, swapped
-from arm_models.evaluation.resampling import means, resampled
+from arm_models.evaluation.resampling import mean_interval, means, ratio_interval, resampled
 
 
 def test_mip_is_the_mean_of_the_inner_products_at_a_sum_of_one() -> None:
@@ -99,3 +99,19 @@ def test_means_leave_out_prompts_that_a_score_does_not_apply_to() -> None:
     )
     with pytest.raises(ValueError, match="no prompts"):
         resampled(lambda _: 0.0, np.zeros((2, 0)))
+
+
+def test_a_mean_and_a_ratio_have_the_intervals_of_their_statistic() -> None:
+    rng = np.random.default_rng(3)
+    values = np.where(rng.random(200) < 0.4, np.nan, rng.normal(1.0, 1.0, 200))
+    quick, slow = mean_interval(values), resampled(lambda sample: float(means(sample)), values)
+    assert (quick.mean, quick.low, quick.high) == pytest.approx((slow.mean, slow.low, slow.high), abs=0.03)
+    sums, counts = rng.random(100) * 3, rng.integers(1, 9, 100).astype(float)
+    ratio = ratio_interval(sums, counts)
+    expected = resampled(lambda pair: float(pair[0].sum() / pair[1].sum()), np.stack([sums, counts]))
+    assert (ratio.mean, ratio.low, ratio.high) == pytest.approx(
+        (expected.mean, expected.low, expected.high), abs=0.02
+    )
+    for nothing in (np.array([]), np.array([np.nan])):
+        with pytest.raises(ValueError, match="no prompts"):
+            mean_interval(nothing)
