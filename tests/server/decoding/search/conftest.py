@@ -28,6 +28,7 @@ def find() -> Find:
             for name in ("seed", "temperature", "min_tokens", "logprobs")
             if name in fields
         }
+        policy = fields.pop("policy_member", "base")
         task = Task(
             prompts=rendered([{"content": chat}]),
             sampling=SamplingParams(
@@ -36,7 +37,7 @@ def find() -> Find:
             watch=fields.pop("watch", None),
             max_context=fields.pop("max_context", {"base": 10_000}),
             parameters=method.Parameters(**fields),
-            roles=Roles({"base": 1.0}, {"judge": 1.0}),
+            roles=Roles({"base": 1.0}, {"judge": 1.0}, policy),
             chat=Chat([{"role": "user", "content": chat}], lambda ids: text_of(ids).removesuffix(".")),
         )
         (answer,) = run_searches(engine, [SearchRequest("s", method, task, rendered)])

@@ -81,6 +81,31 @@ def test_a_finished_beam_is_not_overwritten_and_may_overwrite(find: Any) -> None
     assert text_of(answer.text.tokens) == "b."
 
 
+def test_a_finished_beam_keeps_its_text_whatever_it_scores(find: Any) -> None:
+    def model(request: SequenceRequest, text: str) -> str:
+        told = str(speaker()(request, text))
+        return "." if (told, text) == ("a", "a") else told
+
+    engine = ScriptedEngine(model, likes_b)
+    find(Darwin(), engine, **SMALL)
+    # A has ended below the best: it is neither overwritten nor drawn or scored again.
+    assert [begun for prompt, begun in drawn(engine) if prompt == "A>"] == [""]
+    assert engine.scored().count("a.") == 1
+
+
+def test_every_beam_is_drawn_with_a_seed_of_its_own(find: Any) -> None:
+    engine = ScriptedEngine(speaker(), likes_b)
+    find(Darwin(), engine, **SMALL, seed=5)
+    seeds: dict[str, set[int]] = {}
+    for one in engine.asked:
+        if not one.scores:
+            seeds.setdefault(prompt_of(one)[:2], set()).add(one.sampling.seed)
+    # The first answer has the search's own; a beam keeps its seed from part to part.
+    assert seeds["q>"] == {5}
+    assert all(len(own) == 1 for own in seeds.values())
+    assert len(set().union(*seeds.values())) == 5
+
+
 @pytest.mark.parametrize("written", ["no list at all.", "1) A\n2) B.", "."])
 def test_a_list_that_cannot_be_read_becomes_copies(find: Any, written: str) -> None:
     engine = ScriptedEngine(speaker(written), likes_b)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from arm_models.loading import Family, ModelSource, load_family
 from server.decoding.search import (
@@ -33,19 +34,25 @@ from server.engine import (
 
 PROMPT = tuple((7 * place) % 290 + 5 for place in range(40))
 OTHER = tuple((5 * place) % 290 + 5 for place in range(23))
-PROMPTS = {"base": PROMPT, "helpful": OTHER, "harmless": PROMPT}
+PROMPTS = {"base": PROMPT, "helpful": OTHER, "harmless": PROMPT, "judge": OTHER}
 ROLES = Roles({"base": 1.0}, {"helpful": 0.75, "harmless": -0.5})
 ENDS = frozenset({0})
 
 
 @pytest.fixture(scope="module")
-def models(make_checkpoint: Callable[..., Path]) -> Family:
+def judge(make_scorer: Callable[..., Path]) -> Path:
+    return make_scorer("qwen3", "search-judge", seed=5)
+
+
+@pytest.fixture(scope="module")
+def models(make_checkpoint: Callable[..., Path], judge: Path) -> Family:
     register_attention()
     return load_family(
         ModelSource("base", str(make_checkpoint("llama", "search-base", seed=1))),
         [
             ModelSource("helpful", str(make_checkpoint("llama", "search-helpful", seed=2))),
             ModelSource("harmless", str(make_checkpoint("qwen3", "search-harmless", seed=3))),
+            ModelSource("judge", str(judge), kind="scalar"),
         ],
         attention=ATTENTION,
     )
@@ -68,9 +75,11 @@ def task(method: Any, sampling: SamplingParams, roles: Roles = ROLES, **paramete
     )
 
 
-def search(engine: Engine, method: Any, sampling: SamplingParams, **parameters: Any) -> Answer:
+def search(
+    engine: Engine, method: Any, sampling: SamplingParams, roles: Roles = ROLES, **parameters: Any
+) -> Answer:
     """One search; afterwards every block is free."""
-    asked = SearchRequest("s", method, task(method, sampling, **parameters), lambda _: PROMPTS)
+    asked = SearchRequest("s", method, task(method, sampling, roles, **parameters), lambda _: PROMPTS)
     (answer,) = run_searches(engine, [asked])
     idle(engine)
     return answer
@@ -109,6 +118,40 @@ def test_best_of_n_keeps_the_best_of_ordinary_answers(engine: Engine) -> None:
     assert list(answer.text.tokens) == drawn[best]
     assert answer.score == pytest.approx(scores[best], abs=1e-3)
     assert answer.cost.generated_tokens == sum(map(len, drawn))
+
+
+@torch.inference_mode()
+def test_a_scorers_value_is_of_its_own_prompt_and_the_response(engine: Engine, judge: Path) -> None:
+    sampling = SamplingParams(10, seed=4, stop_token_ids=ENDS)
+    judged = Roles({"base": 1.0}, {"judge": 1.0})
+    answer = search(engine, BestOfN(), sampling, judged, n_candidates=4)
+    model = AutoModelForSequenceClassification.from_pretrained(judge).eval()
+    drawn = [plain(engine, replace(sampling, seed=candidate_seed(4, number))) for number in range(4)]
+    values = [float(model(input_ids=torch.tensor([[*OTHER, *text]])).logits) for text in drawn]
+    assert list(answer.text.tokens) == drawn[max(range(4), key=values.__getitem__)]
+    assert answer.score == pytest.approx(max(values), abs=1e-4)
+
+
+def test_a_scorer_reads_only_what_a_text_has_gained(engine: Engine) -> None:
+    """Its prompt once; of each beam every token once, but for a last one that is read again and copies that diverge."""
+    judged = Roles({"base": 1.0}, {"judge": 1.0})
+    keys = {"iterations": 1, "mutations": 2, "mutate": False, "replace": False}
+    search(engine, Darwin(), SamplingParams(24, seed=4), judged, **keys)
+    whole = engine.stats().tokens["judge"]
+    before = whole
+    search(engine, Darwin(), SamplingParams(24, seed=4), judged, **{**keys, "replace": True}, m=6, keep=2)
+    assert whole <= len(OTHER) + 2 * 24
+    assert engine.stats().tokens["judge"] - before <= len(OTHER) + 2 * (24 + 4)
+
+
+def test_what_was_evicted_is_computed_again_with_the_same_result(models: Family) -> None:
+    sampling = SamplingParams(40, seed=2, stop_token_ids=ENDS)
+    keys = {"iterations": 1, "mutations": 4, "m": 8, "keep": 2}
+    found = []
+    for limits in ({}, {"kv_tokens": 256, "max_sequences": 2}):
+        config = EngineConfig(prefill_chunk=16, **limits)
+        found.append(search(Engine(build_members(models, config), config), Darwin(), sampling, **keys))
+    assert found[0].text.tokens == found[1].text.tokens
 
 
 def test_a_prompt_is_computed_once_whoever_is_drawn_behind_it(engine: Engine) -> None:

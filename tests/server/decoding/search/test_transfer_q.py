@@ -73,6 +73,18 @@ def test_no_token_ends_the_text_before_min_tokens(find: Any) -> None:
     assert text_of(answer.text.tokens) == "aa."
 
 
+def test_the_policy_makes_the_rollouts_and_the_base_the_proposals(find: Any) -> None:
+    engine = ScriptedEngine(model, reward, best)
+    find(TransferQ(), engine, policy_member="judge", k=2, rollout_tokens=2, temperature=0.0)
+    mixes = [(text_of(one.begun), dict(one.mix)) for one in engine.asked if not one.scores]
+    assert mixes[:4] == [
+        ("", {"base": 1.0}),
+        ("a", {"judge": 1.0}),
+        ("b", {"judge": 1.0}),
+        ("b", {"base": 1.0}),
+    ]
+
+
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_tokens_are_drawn_from_the_softmax_of_logprob_and_reward(find: Any, temperature: float) -> None:
     """χ² over seeds against softmax((log π + w · r) / T), one token long."""
