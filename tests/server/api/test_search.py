@@ -4,12 +4,15 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from server.config import read_deployment
 from server.errors import ApiError
+from server.runtime import load_runtime
 
 CHOSEN = {"helpful": 1.0, "harmless": 0.5}
 
@@ -196,6 +199,45 @@ def test_what_goes_with_completions_only_is_refused(real: Any, fields: dict[str,
     response = real.complete("hello", **asked)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param
+
+
+@pytest.fixture(scope="module")
+def judged(
+    make_checkpoint: Callable[..., Path], make_scorer: Callable[..., Path], serve: Callable[..., Any]
+) -> Iterator[Any]:
+    """A server with a base and a scorer, and with no reward."""
+    declared = {
+        "model": "judged",
+        "base": {"model": str(make_checkpoint("llama", "judged-base", seed=41))},
+        "scorers": [
+            {"name": "judge", "model": str(make_scorer("llama", "judge", seed=42)), "trained_on": "responses"}
+        ],
+    }
+    with serve(read_deployment(declared, "test"), load_runtime) as server:
+        yield server
+
+
+@EVERY
+def test_a_scorer_chooses_where_a_deployment_has_one(judged: Any, until: Any, method: str) -> None:
+    fields = {"guidance": {"method": method, **SMALL[method]}, "seed": 5, "max_tokens": 10}
+    body = judged.chat(**fields).json()
+    named = {**fields, "guidance": {**fields["guidance"], "scorer": "judge"}}
+    assert judged.chat(**named).json()["choices"] == body["choices"]
+    assert body["usage"]["search"]["score"] is not None
+    idle(judged, until)
+
+
+def test_the_scorers_best_answer_is_chosen(judged: Any) -> None:
+    """More candidates never have a lower best score, and the first is the ordinary answer."""
+    plain = judged.chat(seed=5, max_tokens=10).json()["choices"][0]["message"]
+    answers = [
+        judged.chat(guidance={"method": "best_of_n", "n_candidates": n}, seed=5, max_tokens=10).json()
+        for n in (1, 3, 9)
+    ]
+    assert answers[0]["choices"][0]["message"] == plain
+    scores = [answer["usage"]["search"]["score"] for answer in answers]
+    assert scores == sorted(scores)
+    assert scores[0] < scores[-1]
 
 
 def test_methods_are_listed_with_their_parameters(real: Any) -> None:
