@@ -78,7 +78,7 @@ def _help(setting: Field[Any]) -> str:
     if setting.name == "dataset_format":
         text += f" ({', '.join(form.name for form in FORMATS)})"
     default = setting.default
-    if default in (None, "", False):
+    if default in (None, "", False, ()):
         return text.replace("%", "%%")
     shown = ", ".join(default) if isinstance(default, tuple) else default
     return f"{text} (default {shown})".replace("%", "%%")
@@ -93,6 +93,6 @@ def _shape(setting: Field[Any]) -> dict[str, Any]:
     if setting.name == "resume_from_checkpoint":
         return {"nargs": "?", "const": "last", "metavar": "last|auto|FOLDER"}
     if setting.type == tuple[str, ...]:
-        return {"nargs": "+", "metavar": "NAME"}
+        return {"nargs": "+", "metavar": "NAME=FILE" if "objectives" in setting.name else "NAME"}
     options = get_args(setting.type) or (setting.type,)
     return {"metavar": "N" if int in options else "X" if float in options else "TEXT"}

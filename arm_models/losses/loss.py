@@ -61,7 +61,7 @@ class Loss:
     name: for `--loss`. summary: one line for help and card. terms: scored pairs → one loss per pair, ``[B]``; the
     batch's loss is their mean. settings: the training settings that only some losses have and this one uses. margin:
     ``[B]``, above 0 where the pair is ranked right. serving: how a deployment names what comes out, YAML with {name},
-    {model} and {start} to be filled in.
+    {model}, {start} and {objectives} to be filled in.
     """
 
     name: str

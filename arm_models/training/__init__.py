@@ -2,10 +2,10 @@
 
 config.py        every setting, its default and what it may be
 start.py         the checkpoint, tokenizer and lengths that training starts from
-models/          what is trained: a language model, or one with a scalar head
+models/          what is trained: a language model, one with a scalar head, a conditioned adapter
 pairs.py         the pairs of a run as token ids
 batches.py       which pairs an update sees, as tensors
-reference.py     what a loss's fixed reference says of the pairs
+reference.py     what a loss compares with, fixed or moving
 loop.py          score, step, log, evaluate, save
 checkpoints.py   what is on disk: resumable states and the finished model, whole or not at all
 card.py          arm.json and the model card

@@ -9,6 +9,7 @@ from typing import Any
 from arm_models.training.config import SOME_LOSSES, TrainConfig
 
 ARM_JSON = "arm.json"
+FILES = frozenset({"objectives", "eval_objectives"})
 FOLDERS = ("model_name_or_path", "dataset_name", "eval_dataset", "output_dir", "chat_template_path")
 
 
@@ -64,8 +65,7 @@ class RewardCard:
     def readme(self) -> str:
         """A model card."""
         config = self.config
-        adapter = config.use_peft and config.objective.model == "language"
-        kind = "LoRA adapter (PEFT)" if adapter else "full checkpoint"
+        kind, library = self._kind()
         figures = "\n".join(f"| {name} | {value:.4g} |" for name, value in self.results.items())
         command = " ".join(
             shlex.quote(part)
@@ -73,26 +73,37 @@ class RewardCard:
             if name not in ("resume_from_checkpoint", "overwrite_output_dir")
             for part in _flag(name, _portable(name, value))
         )
-        library = "peft" if adapter else "transformers"
         task = "text-classification" if config.objective.model == "scalar" else "text-generation"
         base = _portable("model_name_or_path", config.model_name_or_path)
         hub = f"base_model: {config.model_name_or_path}\n" if base == config.model_name_or_path else ""
         serving = config.objective.serving.format(
-            name=self.reward_name, model=Path(config.output_dir).name, start=base
+            name=self.reward_name,
+            model=Path(config.output_dir).name,
+            start=base,
+            objectives=", ".join(config.data_files),
         )
+        files = ", ".join(f"`{Path(file).name}`" for file in config.data_files.values())
         return (
             f"---\nlibrary_name: {library}\npipeline_tag: {task}\n{hub}tags:\n- {config.loss}\n- genarm\n---\n\n"
             f"# {self.reward_name}\n\nA {kind}, trained from `{base}`: {config.objective.summary}.\n"
             "`genarm serve` guides a base model with the same tokenizer by it:\n\n"
             f"```yaml\n{serving}\n```\n\n**Loss**: {self._loss()}.\n\n"
-            f"**Data**: `{Path(config.dataset_name).name}` ({self.format}): {self.pairs} pairs, {self.held_out} held out; "
+            f"**Data**: {files} ({self.format}): {self.pairs} pairs, {self.held_out} held out; "
             f"sha256 {self.digest[:16]}….\n\n| after {self.steps} updates | |\n|---|---|\n{figures}\n\n"
             f"```\ngenarm train {command}\n```\n"
         )
 
+    def _kind(self) -> tuple[str, str]:
+        """(what it is, the library that reads it)."""
+        if self.config.objective.model == "conditioned":
+            return "conditioned LoRA adapter (PBLoRA)", "genarm"
+        if self.config.use_peft and self.config.objective.model == "language":
+            return "LoRA adapter (PEFT)", "peft"
+        return "full checkpoint", "transformers"
+
     def _loss(self) -> str:
         """The loss and its settings."""
-        used = self.config.objective.settings
+        used = self.config.objective.settings - FILES
         given = [f"{name} {getattr(self.config, name)}" for name in sorted(used)]
         return ", ".join([self.config.loss, *given])
 
@@ -105,6 +116,9 @@ def write_card(folder: Path, card: RewardCard) -> None:
 
 
 def _portable(name: str, value: Any) -> Any:
+    if name in FILES:
+        parts = (item.partition("=") for text in value for item in text.split(","))
+        return tuple(f"{objective}={Path(file).name}" for objective, _, file in parts)
     if name in FOLDERS and isinstance(value, str) and Path(value).expanduser().exists():
         return Path(value).expanduser().resolve().name
     return Path(value).name if name == "output_dir" else value

@@ -35,7 +35,16 @@ WITHOUT_EFFECT = frozenset(
     }
 )
 """Settings that may differ when a run goes on: they do not touch the weights. Paths are compared by what they hold."""
-PATHS = frozenset({"model_name_or_path", "dataset_name", "eval_dataset", "chat_template_path"})
+PATHS = frozenset(
+    {
+        "model_name_or_path",
+        "dataset_name",
+        "objectives",
+        "eval_dataset",
+        "eval_objectives",
+        "chat_template_path",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class TrainingState:
 
     step: updates done. optimizer, scheduler: their state dicts. processes: for each one its random generators and the
     sums not yet logged. log: the figures logged so far. identity: what has to be the same when the run goes on.
-    references: log-probs of the loss's reference, where it has one.
+    reference: what the loss's reference keeps, where it has one.
     """
 
     step: int
@@ -53,7 +62,7 @@ class TrainingState:
     processes: list[dict[str, Any]]
     log: list[dict[str, float]]
     identity: dict[str, Any]
-    references: dict[str, torch.Tensor] = field(default_factory=dict)
+    reference: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

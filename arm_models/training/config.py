@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, get_args
 
 from arm_models.errors import UserError
@@ -10,6 +11,8 @@ from arm_models.losses import LOSSES, Loss, LossSettings
 
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
 DTYPES = ("float32", "bfloat16")
+LORA = ("use_peft", "lora_r", "lora_alpha", "lora_dropout")
+SYNC_STEPS = {"soft": 1, "hard": 512}
 SOME_LOSSES = frozenset[str]().union(*(loss.settings for loss in LOSSES.values()))
 """Settings that only some losses have; the others refuse them."""
 
@@ -27,12 +30,16 @@ class TrainConfig:
 
     model_name_or_path: str = _setting("", "the model to start from: a folder or a hub id (safetensors)")
     dataset_name: str = _setting("", "preference pairs: a JSONL file")
+    objectives: tuple[str, ...] = _setting(
+        (), "parm: the preference pairs of every objective, NAME=FILE,NAME=FILE, instead of dataset_name"
+    )
     output_dir: str = _setting("", "where the reward model goes: an ordinary checkpoint or a PEFT adapter")
     reward_name: str | None = _setting(
         None, "what the reward is called in a deployment (default: the output folder's name)"
     )
     dataset_format: str = _setting("auto", "the form of the data; auto: by the first line's columns")
     eval_dataset: str | None = _setting(None, "held-out pairs of the same kind, another JSONL file")
+    eval_objectives: tuple[str, ...] = _setting((), "parm: held-out pairs, NAME=FILE of every objective")
     eval_fraction: float = _setting(
         0.0, "share of the prompts of dataset_name to hold out, with all their pairs", low=0, high=0.9
     )
@@ -60,6 +67,19 @@ class TrainConfig:
         "bt-prefix: the terms of a pair's prefixes, as in the paper summed, or averaged",
         choices=("sum", "mean"),
     )
+
+    reference_update: str = _setting(
+        "soft",
+        "tr-dpo: the reference becomes a mix of itself and the policy, or the policy",
+        choices=tuple(SYNC_STEPS),
+    )
+    reference_mixup: float = _setting(0.6, "tr-dpo, soft: the policy's share a in that mix", low=0, high=1)
+    reference_sync_steps: int | None = _setting(
+        None, "tr-dpo: updates from one such step to the next (default 1 if soft, 512 if hard)", low=1
+    )
+    pblora_r1: int = _setting(4, "parm: rank of the adapter's shared half", low=1)
+    pblora_r2: int = _setting(4, "parm: rank of the half that depends on the preferences", low=1)
+    pblora_scale: float = _setting(2.0, "parm: scale of the adapter", low=0)
 
     use_peft: bool = _setting(False, "train a LoRA adapter instead of all weights")
     lora_r: int = _setting(8, "rank of the adapter", low=1)
@@ -99,7 +119,7 @@ class TrainConfig:
     overwrite_output_dir: bool = _setting(False, "replace what an earlier run left in output_dir")
 
     def __post_init__(self) -> None:
-        for name in ("model_name_or_path", "dataset_name", "output_dir"):
+        for name in ("model_name_or_path", "output_dir"):
             if not getattr(self, name):
                 raise UserError(f"--{name} is required")
         for setting in fields(self):
@@ -108,17 +128,55 @@ class TrainConfig:
             unused = setting.name in SOME_LOSSES - self.objective.settings
             if unused and getattr(self, setting.name) != setting.default:
                 raise UserError(f"{setting.name}: --loss {self.loss} has no such setting")
-        if self.eval_dataset and self.eval_fraction:
-            raise UserError("eval_fraction: cannot be used together with eval_dataset")
-        if self.eval_steps and not (self.eval_dataset or self.eval_fraction):
+        if self.objective.model == "conditioned":
+            self._check_conditioned()
+        elif not self.dataset_name:
+            raise UserError("--dataset_name is required")
+        if self.reference_update == "hard" and self.reference_mixup != SETTINGS["reference_mixup"].default:
+            raise UserError("reference_mixup: a hard update takes the policy as it is")
+        if self.eval_files and self.eval_fraction:
+            raise UserError("eval_fraction: cannot be used together with eval_dataset or eval_objectives")
+        if self.eval_steps and not (self.eval_files or self.eval_fraction):
             raise UserError("eval_steps: needs eval_dataset or eval_fraction")
         if self.max_steps < 1 and not self.num_train_epochs:
             raise UserError("num_train_epochs: must be greater than 0 (or set max_steps)")
 
+    def _check_conditioned(self) -> None:
+        """Raises UserError for what a conditioned adapter cannot be trained with."""
+        for name in ("dataset_name", "eval_dataset", *LORA):
+            if getattr(self, name) != SETTINGS[name].default:
+                raise UserError(f"{name}: --loss {self.loss} has no such setting")
+        if len(self.data_files) < 2:
+            raise UserError(f"objectives: --loss {self.loss} needs two or more, NAME=FILE,NAME=FILE")
+        if self.eval_files and list(self.eval_files) != list(self.data_files):
+            raise UserError("eval_objectives: must be the names of objectives, in their order")
+
+    @property
+    def data_files(self) -> dict[str, str]:
+        """The files to train on by objective; one without a name where there are no objectives. Raises UserError."""
+        return _files("objectives", self.objectives) if self.objectives else {"": self.dataset_name}
+
+    @property
+    def eval_files(self) -> dict[str, str]:
+        """The held-out files, by the same names; empty where there are none. Raises UserError."""
+        return _files("eval_objectives", self.eval_objectives) or (
+            {"": self.eval_dataset} if self.eval_dataset else {}
+        )
+
+    @property
+    def sync_steps(self) -> int:
+        """``reference_sync_steps``, or what its paper uses."""
+        return self.reference_sync_steps or SYNC_STEPS[self.reference_update]
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether an adapter is trained, not all weights."""
+        return self.use_peft or self.objective.model == "conditioned"
+
     @property
     def peak_learning_rate(self) -> float:
         """``learning_rate``, or what the released code uses for adapters and for full fine-tuning."""
-        return self.learning_rate if self.learning_rate is not None else 5e-4 if self.use_peft else 5e-7
+        return self.learning_rate if self.learning_rate is not None else 5e-4 if self.is_adapter else 5e-7
 
     @property
     def objective(self) -> Loss:
@@ -138,9 +196,15 @@ class TrainConfig:
         return {name: value for name, (value, default) in values.items() if value != default}
 
 
+SETTINGS: Mapping[str, Field[Any]] = MappingProxyType(
+    {setting.name: setting for setting in fields(TrainConfig)}
+)
+"""Every setting of ``TrainConfig`` by name; its metadata holds help and allowed values."""
+
+
 def settings() -> Mapping[str, Field[Any]]:
     """Every setting of ``TrainConfig`` by name; its metadata holds help and allowed values."""
-    return {setting.name: setting for setting in fields(TrainConfig)}
+    return SETTINGS
 
 
 def config_from(values: Mapping[str, Any]) -> TrainConfig:
@@ -165,6 +229,19 @@ def typed(setting: Field[Any], value: Any) -> Any:
     if target is str:
         return _text(setting.name, value)
     return _number(setting.name, value, target)
+
+
+def _files(setting: str, items: tuple[str, ...]) -> dict[str, str]:
+    """NAME=FILE items as a table; raises UserError for what is no such item and for a name given twice."""
+    files: dict[str, str] = {}
+    for item in (part for text in items for part in text.split(",")):
+        name, _, file = item.partition("=")
+        if not name or not file:
+            raise UserError(f"{setting}: must be NAME=FILE, got {item!r}")
+        if name in files:
+            raise UserError(f"{setting}: {name!r} is there twice")
+        files[name] = file
+    return files
 
 
 def _names(name: str, value: Any) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,25 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, get_scheduler
 
-from arm_models.data import PairEncoder
+from arm_models.data import EncodedPair, PairEncoder
 from arm_models.errors import UserError
 from arm_models.loading.checkpoint import one_line
-from arm_models.losses import ScoredPairs
+from arm_models.losses import ScoredPairs, sampled_preference
 from arm_models.tokenizer_hash import template_hash, tokenizer_hash
 from arm_models.training import checkpoints
 from arm_models.training.batches import BatchOrder, Example, MicroBatch, micro_batches
 from arm_models.training.card import RewardCard, write_card
 from arm_models.training.checkpoints import TrainingState
 from arm_models.training.config import TrainConfig
-from arm_models.training.models import TrainedModel, load_model
+from arm_models.training.models import ConditionedModel, TrainedModel, load_model
 from arm_models.training.pairs import PairSets, read_pair_sets
-from arm_models.training.reference import reference_log_probs
+from arm_models.training.reference import (
+    FixedReference,
+    MovingReference,
+    Reference,
+    beside,
+    reference_log_probs,
+)
 from arm_models.training.start import length_limits, open_start, quiet, start_tokenizer
 
 DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -70,7 +76,8 @@ def train_reward(config: TrainConfig, *, progress: bool = True) -> TrainResult:
     pairs = read_pair_sets(config, encoder, progress and accelerator.is_main_process)
     if notice := encoder.notice():
         say(notice)
-    digests = pairs.digests | {"model": start.digest, "tokenizer": tokenizer_hash(tokenizer)}
+    digests = pairs.digests | {"objectives": ", ".join(pairs.train)}
+    digests |= {"model": start.digest, "tokenizer": tokenizer_hash(tokenizer)}
     digests |= {"template": template_hash(tokenizer) or "none", "eos": str(eos_id)}
     identity = checkpoints.identity(config, digests, accelerator.num_processes)
     if state is not None and resume is not None:
@@ -110,15 +117,18 @@ class TrainingRun:
         )
         size = config.per_device_train_batch_size * config.gradient_accumulation_steps
         self.orders = [
-            BatchOrder(len(part), size * accelerator.num_processes, config.seed) for part in pairs.train
+            BatchOrder(len(part), size * accelerator.num_processes, config.seed)
+            for part in pairs.train.values()
         ]
         self.steps = config.max_steps
         if config.max_steps < 1:
             epoch = max(order.steps_per_epoch for order in self.orders)
             self.steps = max(1, math.ceil(config.num_train_epochs * epoch))
         self.trained = model
-        self.references: dict[str, Tensor] = {}
         self._prepare()
+        self.reference: Reference | None = None
+        if config.objective.reference == "moving":
+            self.reference = MovingReference(model.module, model.trained, self._read_plain, config)
         self.step = 0
         self.log: list[dict[str, float]] = []
         self._window: list[Tensor] = []
@@ -152,12 +162,17 @@ class TrainingRun:
         self._window = list(own["window"])
         self.step = state.step
         self.log = list(state.log)
-        self.references = dict(state.references)
+        if self.config.objective.reference == "fixed":
+            self.reference = FixedReference(state.reference)
+        elif self.reference is not None:
+            self.reference.state = {
+                name: weight.to(self.accelerator.device) for name, weight in state.reference.items()
+            }
 
     def train(self) -> TrainResult:
         """Run the updates that are left and write the model."""
-        if self.config.objective.reference == "fixed" and not self.references:
-            self._read_references()
+        if self.config.objective.reference == "fixed" and self.reference is None:
+            self.reference = FixedReference(self._read_reference())
         self.model.train()
         with tqdm(
             total=self.steps, initial=self.step, desc="train", disable=None if self.progress else True
@@ -173,11 +188,27 @@ class TrainingRun:
 
     def batch(self, step: int) -> list[Example]:
         """The pairs of update ``step``, counted from 0."""
-        (order,), (pairs,) = self.orders, self.pairs.train
-        return [Example(pairs[index], place=index) for index in order.indices(step)]
+        picked = [order.indices(step) for order in self.orders]
+        total = sum(map(len, picked))
+        # Weights whose mean is 1, by which a mean over all pairs is Σ p_i L_i over the objectives' own means.
+        return [
+            Example(pairs[index], weight=share * total / len(indices), place=index)
+            for pairs, indices, share in zip(
+                self.pairs.train.values(), picked, self.preference(step), strict=True
+            )
+            for index in indices
+        ]
+
+    def preference(self, step: int) -> tuple[float, ...]:
+        """How much each objective counts in update ``step``."""
+        if isinstance(self.trained, ConditionedModel):
+            return sampled_preference(self.config.seed, step, len(self.orders))
+        return (1.0,)
 
     def update(self, batch: Sequence[Example]) -> Tensor:
         """One step of the optimizer on ``batch``; returns this process's sums [loss, right, margin, n]."""
+        if isinstance(self.trained, ConditionedModel):
+            self.trained.condition(self.preference(self.step))
         parts = list(self._parts(batch, self.config.per_device_train_batch_size))
         sums = torch.zeros(4, dtype=torch.float64)
         for number, part in enumerate(parts):
@@ -196,51 +227,69 @@ class TrainingRun:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        if self.reference is not None:
+            self.reference.follow(self.step + 1)
         return sums
 
     def score(self, batch: MicroBatch, split: str) -> tuple[Tensor, Tensor]:
         """(loss, margin) of every pair ``[B]`` under the model. split: "train" or "held_out", where the pairs are from."""
         loss = self.config.objective
+        # Before the model itself: a reference that moves stands in its place while it reads.
+        reference = None if self.reference is None else self.reference.log_probs(batch, split)
         pairs = self._read(self.model, batch)
-        if loss.reference != "none":
-            reference = self.references[split][batch.places.cpu()].to(pairs.chosen)
-            pairs = replace(pairs, reference_chosen=reference[:, 0], reference_rejected=reference[:, 1])
+        if reference is not None:
+            pairs = beside(pairs, reference)
         return loss.terms(pairs, self.config.loss_settings), loss.margin(pairs)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Loss, accuracy and margin on the held-out pairs, under names that begin with eval_."""
+        """Loss, accuracy and margin on the held-out pairs, under names that begin with eval_.
+
+        Several objectives are each read with all the preference on themselves; their accuracies are there one by one, too.
+        """
         self.model.eval()
-        sums = torch.zeros(4, dtype=torch.float64)
-        (held_out,) = self.pairs.held_out
-        examples = [Example(pair, place=place) for place, pair in enumerate(held_out)]
-        for part in self._parts(examples, self.config.per_device_eval_batch_size):
-            losses, margins = self.score(part, "held_out")
-            sums += _sums(losses, margins, part.weights)
+        total, figures = torch.zeros(4, dtype=torch.float64), dict[str, float]()
+        for number, (name, pairs) in enumerate(self.pairs.held_out.items()):
+            if isinstance(self.trained, ConditionedModel):
+                self.trained.condition([float(place == number) for place in range(len(self.orders))])
+            sums = torch.zeros(4, dtype=torch.float64)
+            for part in self._parts(_held_out(pairs), self.config.per_device_eval_batch_size):
+                sums += _sums(*self.score(part, "held_out"), part.weights)
+            if name:
+                figures[f"eval_accuracy_{name}"] = self._means(sums)["accuracy"]
+            total += sums
         self.model.train()
-        return {f"eval_{name}": value for name, value in self._means(sums).items()}
+        return {f"eval_{name}": value for name, value in self._means(total).items()} | figures
 
     def _read(self, module: Any, batch: MicroBatch) -> ScoredPairs:
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.bf16):
             return self.trained.read(module, batch)
 
-    def _read_references(self) -> None:
+    def _read_plain(self, batch: MicroBatch) -> ScoredPairs:
+        """By this process alone."""
+        return self._read(self.trained.module, batch.to(self.accelerator.device))
+
+    def _read_reference(self) -> dict[str, Tensor]:
         """What the model says before its first update, of the pairs that the run will see."""
-        (pairs,), (held_out,) = self.pairs.train, self.pairs.held_out
+        (pairs,), (held_out,) = self.pairs.train.values(), self.pairs.held_out.values()
         steps = range(min(self.steps, self.orders[0].steps_per_epoch))
-        seen = {"train": [example for step in steps for example in self.batch(step)]}
-        seen["held_out"] = [Example(pair, place=place) for place, pair in enumerate(held_out)]
-        device, module = self.accelerator.device, self.accelerator.unwrap_model(self.model).eval()
-        for split, count in (("train", len(pairs)), ("held_out", len(held_out))):
-            self.references[split] = reference_log_probs(
-                seen[split],
+        seen = [example for step in steps for example in self.batch(step)]
+        self.trained.module.eval()
+        return {
+            split: reference_log_probs(
+                examples,
                 count,
-                lambda batch: self._read(module, batch.to(device)),
+                self._read_plain,
                 max(self.config.per_device_train_batch_size, self.config.per_device_eval_batch_size),
                 (self.accelerator.process_index, self.accelerator.num_processes),
                 self.pad_id,
                 self.progress,
             )
+            for split, examples, count in (
+                ("train", seen, len(pairs)),
+                ("held_out", _held_out(held_out), len(held_out)),
+            )
+        }
 
     def _parts(self, batch: Sequence[Example], size: int) -> Iterator[MicroBatch]:
         device = self.accelerator.device
@@ -287,7 +336,7 @@ class TrainingRun:
                 states,
                 self.log,
                 self.identity,
-                self.references,
+                {} if self.reference is None else self.reference.state,
             )
             output, keep = Path(self.config.output_dir), self.config.save_total_limit
             checkpoints.save_checkpoint(output, state, self._save_model, keep)
@@ -321,7 +370,7 @@ class TrainingRun:
             format=self.pairs.format,
             pairs=self.pairs.count,
             held_out=self.pairs.held_out_count,
-            digest=self.pairs.digests["data"],
+            digest=self.pairs.digest,
             steps=self.steps,
             results=results,
         )
@@ -351,6 +400,10 @@ def _accelerator(config: TrainConfig) -> Accelerator:
             f"accelerate's {accelerator.distributed_type.value} is not supported; use one process or plain data parallel"
         )
     return accelerator
+
+
+def _held_out(pairs: Sequence[EncodedPair]) -> list[Example]:
+    return [Example(pair, place=place) for place, pair in enumerate(pairs)]
 
 
 def _sums(losses: Tensor, margins: Tensor, weights: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """The pairs of a run as token ids: those to train on and those held out."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,43 +17,61 @@ log = logging.getLogger("genarm.train")
 class PairSets:
     """Token ids to train on and to hold out, and where they come from.
 
-    train, held_out: a list for every objective. format: of the files. digests: hashes of them by what they are for.
+    train, held_out: by objective, "" where there is but one. format: of the files. digests: hashes by what they are of.
     """
 
-    train: list[list[EncodedPair]]
-    held_out: list[list[EncodedPair]]
+    train: dict[str, list[EncodedPair]]
+    held_out: dict[str, list[EncodedPair]]
     format: str
     digests: dict[str, str]
 
     @property
     def count(self) -> int:
         """Pairs to train on."""
-        return sum(len(pairs) for pairs in self.train)
+        return sum(map(len, self.train.values()))
 
     @property
     def held_out_count(self) -> int:
         """Pairs held out."""
-        return sum(len(pairs) for pairs in self.held_out)
+        return sum(map(len, self.held_out.values()))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the file to train on, or of the files' hashes where there are several."""
+        own = [digest for name, digest in self.digests.items() if name.startswith("data")]
+        return own[0] if len(own) == 1 else hashlib.sha256("".join(own).encode()).hexdigest()
 
 
 def read_pair_sets(config: TrainConfig, encoder: PairEncoder, progress: bool) -> PairSets:
     """Read and tokenise the files that ``config`` names, with a bar; raises UserError for what is wrong in them."""
-    data = read_pairs(config.dataset_name, config.dataset_format)
-    train, held_out = data.pairs, tuple[PreferencePair, ...]()
-    digests = {"data": data.digest}
-    if config.eval_dataset:
-        other = read_pairs(config.eval_dataset, config.dataset_format)
-        held_out = other.pairs
-    elif config.eval_fraction:
-        train, held_out = split_by_prompt(train, config.eval_fraction, config.seed)
-    if data.ties and progress:
-        log.info("%d pairs of %s left out: neither answer is preferred", data.ties, config.dataset_name)
-    with tqdm(
-        total=len(train) + len(held_out), desc="tokenise", disable=None if progress else True, leave=False
-    ) as bar:
-        encoded: tuple[list[EncodedPair], list[EncodedPair]] = ([], [])
-        for target, source in zip(encoded, (train, held_out), strict=True):
-            for pair in source:
-                target.append(encoder.encode(pair))
-                bar.update()
-    return PairSets([encoded[0]], [encoded[1]], data.format, digests)
+    texts: dict[str, Split] = {}
+    digests, forms = dict[str, str](), list[str]()
+    for name, file in config.data_files.items():
+        data = read_pairs(file, config.dataset_format)
+        if data.ties and progress:
+            log.info("%d pairs of %s left out: neither answer is preferred", data.ties, file)
+        texts[name] = _split(config, name, data.pairs)
+        digests[f"data of {name}" if name else "data"] = data.digest
+        forms.append(data.format)
+    train, held_out = dict[str, list[EncodedPair]](), dict[str, list[EncodedPair]]()
+    total = sum(len(part) for split in texts.values() for part in split)
+    with tqdm(total=total, desc="tokenise", disable=None if progress else True, leave=False) as bar:
+        for target, place in ((train, 0), (held_out, 1)):
+            for name, split in texts.items():
+                target[name] = [_encoded(encoder, pair, bar) for pair in split[place]]
+    return PairSets(train, held_out, ", ".join(dict.fromkeys(forms)), digests)
+
+
+Split = tuple[tuple[PreferencePair, ...], tuple[PreferencePair, ...]]
+
+
+def _split(config: TrainConfig, name: str, pairs: tuple[PreferencePair, ...]) -> Split:
+    """(to train on, held out), of one objective."""
+    if config.eval_files:
+        return pairs, read_pairs(config.eval_files[name], config.dataset_format).pairs
+    return split_by_prompt(pairs, config.eval_fraction, config.seed) if config.eval_fraction else (pairs, ())
+
+
+def _encoded(encoder: PairEncoder, pair: PreferencePair, bar: Any) -> EncodedPair:
+    bar.update()
+    return encoder.encode(pair)

@@ -97,6 +97,14 @@ def test_a_bad_yaml_file_is_refused(content: str, message: str, tmp_path: Path) 
         (["--num_train_epochs", "0"], "num_train_epochs: must be greater than 0"),
         (["--dataset_name", ""], "--dataset_name is required"),
         (["--loss", "bt", "--beta", "0.1"], "beta: --loss bt has no such setting"),
+        (
+            ["--loss", "tr-dpo", "--reference_update", "hard", "--reference_mixup", "0.5"],
+            "reference_mixup: a hard update",
+        ),
+        (
+            ["--loss", "dpo", "--reference_sync_steps", "5"],
+            "reference_sync_steps: --loss dpo has no such setting",
+        ),
         (["--loss", "dpo", "--prefix_reduction", "mean"], "prefix_reduction: --loss dpo has no such setting"),
     ],
 )

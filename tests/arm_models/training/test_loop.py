@@ -64,16 +64,31 @@ def test_a_tiny_model_learns_a_preference(adapter: dict[str, Any], make_config: 
     assert result.results["loss"] < result.log[0]["loss"]
 
 
-@pytest.mark.parametrize("loss", ["dpo", "bt", "bt-prefix"])
-@pytest.mark.parametrize("adapter", [{}, {"use_peft": True, "learning_rate": 2e-2}], ids=["full", "lora"])
-def test_every_loss_learns_a_preference(loss: str, adapter: dict[str, Any], make_config: Make) -> None:
-    """Held-out, against a start of no learning rate that is otherwise the same run."""
+@pytest.mark.parametrize(
+    ("loss", "adapter", "accuracy"),
+    [
+        ("dpo", {}, 0.85),
+        ("dpo", LORA | {"learning_rate": 2e-2}, 0.85),
+        ("tr-dpo", {}, 0.85),
+        ("bt", {}, 0.85),
+        ("bt", LORA | {"learning_rate": 2e-2}, 0.85),
+        (
+            "bt-prefix",
+            {},
+            0.7,
+        ),  # a prefix without its last word says nothing here: there is little to learn from
+    ],
+)
+def test_every_loss_learns_a_preference(
+    loss: str, adapter: dict[str, Any], accuracy: float, make_config: Make
+) -> None:
+    """Held-out, against a run that differs in one thing: it learns nothing."""
     settings = {"loss": loss, "max_steps": 24, "eval_fraction": 0.25} | adapter
     learned = train_reward(make_config(**settings)).results
     before = train_reward(make_config("still", **settings | {"max_steps": 1, "learning_rate": 0.0})).results
-    # A prefix without its last word says nothing here, so bt-prefix has little to learn from.
-    assert learned["eval_accuracy"] > max(0.7 if loss == "bt-prefix" else 0.85, before["eval_accuracy"])
-    assert learned["eval_loss"] < 0.95 * before["eval_loss"]
+    assert learned["eval_accuracy"] > max(accuracy, before["eval_accuracy"])
+    # TR-DPO compares with itself some updates ago: its loss stays near log 2.
+    assert learned["eval_loss"] < (1 if loss == "tr-dpo" else 0.95) * before["eval_loss"]
 
 
 def test_an_update_is_the_mean_over_its_pairs_however_it_is_split(
@@ -101,9 +116,11 @@ def test_recomputing_activations_changes_nothing(make_config: Make, weights_of: 
         {"num_train_epochs": 0.8, "max_steps": -1},
         LORA,
         {"loss": "dpo", "eval_fraction": 0.2},
+        {"loss": "tr-dpo"},
+        {"loss": "tr-dpo", "reference_update": "hard", "reference_sync_steps": 2, **LORA},
         {"loss": "bt", **LORA},
     ],
-    ids=["full", "lora", "dpo", "bt-lora"],
+    ids=["full", "lora", "dpo", "tr-dpo", "tr-dpo-lora", "bt-lora"],
 )
 def test_a_run_that_was_cut_ends_in_the_same_bits(
     settings: dict[str, Any], make_config: Make, weights_of: Weights, stop_at: Callable[[int], None]
