@@ -22,6 +22,7 @@ COMMANDS = {
         "server.compare_command",
         "train and measure the methods against each other on the demo world",
     ),
+    "soup": ("arm_models.soup.command", "average the weights of models trained for different rewards"),
     "bench": ("server.bench.command", "measure throughput and what guidance costs"),
     "demo": ("arm_models.demo.command", "rebuild the shipped demo models"),
 }
