@@ -1,5 +1,6 @@
 """A conditioned member is, row by row, the model with ΔW(p) in its weights, whatever the others of the batch ask for."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,15 @@ from transformers import AutoModelForCausalLM
 from arm_models.conditioned import load_conditioned, merged
 from arm_models.loading import Family, ModelSource, load_family
 from arm_models.loading.checkpoint import open_checkpoint
-from server.engine import ATTENTION, Engine, SamplingParams, SequenceRequest, TokenOutput, register_attention
+from server.engine import (
+    ATTENTION,
+    Engine,
+    EngineThread,
+    SamplingParams,
+    SequenceRequest,
+    TokenOutput,
+    register_attention,
+)
 from server.engine.decoder import Decoder
 from server.engine.paged_runner import PagedRunner
 from server.engine.speculation.pace import Pace
@@ -160,24 +169,49 @@ def test_with_deterministic_nobody_sees_the_preferences_of_others(
     assert run(together, asked) == expected
 
 
-@both_caches
+@pytest.mark.parametrize(
+    ("cache", "overlap"), [("slabs", False), ("pages", False), ("pages", True), ("slabs", True)]
+)
 def test_new_preferences_in_mid_answer_are_a_fresh_request_on_what_is_there(
-    make_engine: Callable[..., Engine], world: World
+    make_engine: Callable[..., Engine], world: World, overlap: bool
 ) -> None:
-    engine, fresh = make_engine(world.family), make_engine(world.family)
+    engine, fresh = make_engine(world.family, overlap=overlap), make_engine(world.family)
     engine.add(request("r", VECTORS[0], 16))
     outputs = []
     while len(outputs) < 5:
         outputs += engine.step()
     at = engine.change("r", MIX, {"parm": VECTORS[1]})
-    assert at == 5
-    rest = finish(engine)["r"]
-    prompts = {name: [*prompt, *tokens_of(outputs)] for name, prompt in PROMPTS.items()}
-    again = run(fresh, [request("r", VECTORS[1], 11, prompts=prompts)])["r"]
+    assert at == 5 + overlap
+    outputs += finish(engine)["r"]
+    before, rest = outputs[:at], outputs[at:]
+    prompts = {name: [*prompt, *tokens_of(before)] for name, prompt in PROMPTS.items()}
+    again = run(fresh, [request("r", VECTORS[1], 16 - at, prompts=prompts)])["r"]
     assert tokens_of(rest) == tokens_of(again)
     for one, other in zip(rest, again, strict=True):
         assert one.logprobs is not None and other.logprobs is not None
         assert one.logprobs.logprob == pytest.approx(other.logprobs.logprob, abs=1e-4)
+
+
+def test_the_engines_thread_hands_new_preferences_on(
+    make_engine: Callable[..., Engine], world: World
+) -> None:
+    outputs: list[TokenOutput] = []
+    ended = threading.Event()
+
+    def take(more: list[TokenOutput]) -> None:
+        outputs.extend(more)
+        if more[-1].finish_reason is not None:
+            ended.set()
+
+    thread = EngineThread(make_engine(world.family), take, lambda _: None)
+    thread.start()
+    thread.add(request("r", VECTORS[0], 24))
+    at = thread.change(["r"], MIX, {"parm": VECTORS[1]}).result(timeout=60)["r"]
+    assert ended.wait(timeout=60) and thread.stop(timeout=60)
+    tokens = tokens_of(outputs)
+    prompts = {name: [*prompt, *tokens[:at]] for name, prompt in PROMPTS.items()}
+    again = make_engine(world.family).generate([request("r", VECTORS[1], 24 - at, prompts=prompts)])["r"]
+    assert tokens[at:] == again
 
 
 def test_other_weights_leave_the_preferences_as_they_are(
