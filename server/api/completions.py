@@ -24,7 +24,7 @@ from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import CompletionRequest
 from server.api.serving import Server, Serving
 from server.api.usage import usage
-from server.decoding import NEGATIVE
+from server.decoding import NEGATIVE, Guidance
 from server.errors import ApiError, InvalidRequest
 from server.text import RawPrompt
 
@@ -93,6 +93,7 @@ class TextRequest:
         _check_tokens(body, self._runtime.vocab_size)
         if self._plan.search is not None:
             _check_searched(body, each > self._n)
+        _check_scored(body, self._plan.guidance)
         self._token_bytes = self._runtime.tokenizer.token_bytes
         self._prompts: Sequence[RawPrompt] = ()
 
@@ -299,6 +300,16 @@ def _check_searched(body: CompletionRequest, ranked: bool) -> None:
             raise InvalidRequest(
                 f"'{name}'{echoed} is not offered where answers are searched for.", param=name
             )
+
+
+def _check_scored(body: CompletionRequest, guidance: Guidance) -> None:
+    """Candidates are scored where a token is drawn: a prompt has no log-probs under such a method."""
+    scores = guidance.row is not None and guidance.row.candidates is not None
+    if scores and body.echo and body.logprobs is not None:
+        raise InvalidRequest(
+            f"'logprobs' together with 'echo' is not offered for method '{guidance.method.name}'.",
+            param="logprobs",
+        )
 
 
 def _check_tokens(body: CompletionRequest, vocab_size: int) -> None:

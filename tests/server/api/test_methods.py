@@ -410,3 +410,29 @@ def test_what_a_deployment_or_a_method_cannot_do_is_refused_by_name(
     response = family.chat(guidance=guidance, preferences=preferences, max_tokens=1)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("spent", [{"whole": 0.0}, {"whole": 2.0}])
+def test_a_report_of_scored_candidates_is_over_the_candidates(family: Any, spent: dict[str, float]) -> None:
+    answer = family.chat(
+        preferences=spent,
+        guidance={"method": "args", "k": 3, "report": "tokens"},
+        logprobs=True,
+        top_logprobs=5,
+        max_tokens=5,
+        n=2,
+        ignore_eos=True,
+    ).json()
+    assert 0 < answer["guidance"]["mean_kl"] < math.inf
+    for choice in answer["choices"]:
+        for entry, told in zip(choice["logprobs"]["content"], choice["guidance"]["tokens"], strict=True):
+            likely = [one for one in entry["top_logprobs"] if one["logprob"] > -9999.0]
+            assert len(likely) == 3
+            assert math.fsum(math.exp(one["logprob"]) for one in likely) == pytest.approx(1.0, abs=1e-4)
+            assert told["kl"] > 0
+
+
+def test_prompts_are_not_scored(family: Any) -> None:
+    asked: dict[str, Any] = {"guidance": {"method": "args"}, "echo": True, "max_tokens": 2}
+    assert family.complete("the kettle", logprobs=1, **asked).json()["error"]["param"] == "logprobs"
+    assert family.complete("the kettle", **asked).json()["choices"][0]["text"].startswith("the kettle")
