@@ -1,7 +1,7 @@
 """A conditioned member is, row by row, the model with ΔW(p) in its weights, whatever the others of the batch ask for."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,23 +31,21 @@ VECTORS = ((1.0, 0.0), (0.25, 0.75), (0.0, 1.0))
 MIX = {"base": 1.0, "lora": 0.4, "parm": 1.3}
 PROMPTS = {name: [start, *range(40, 60)] for start, name in enumerate(MIX, 7)}
 both_caches = pytest.mark.parametrize("cache", ["slabs", "pages"])
+beside_others = pytest.mark.parametrize("world", ["base's backbone"], indirect=True)
+"""For what depends on no architecture: everything in one forward."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A family with a conditioned member, and the folders that it is made of."""
+    """A family with a conditioned member, and that one's merged models by preference vector."""
 
     family: Family
-    backbone: Path
-    adapter: Path
+    merged: Mapping[tuple[float, ...], Any]
 
     def merged_log_probs(self, p: Sequence[float], tokens: Sequence[int]) -> torch.Tensor:
         """Of the conditioned member, by transformers alone: [len(tokens), vocab] float64."""
-        model = AutoModelForCausalLM.from_pretrained(self.backbone).eval()
-        load_conditioned(model, open_checkpoint("parm", str(self.adapter)))
-        whole = merged(model, torch.tensor(p))
         with torch.no_grad():
-            logits: torch.Tensor = whole(input_ids=torch.tensor([list(tokens)])).logits[0]
+            logits: torch.Tensor = self.merged[tuple(p)](input_ids=torch.tensor([list(tokens)])).logits[0]
         return logits.double().log_softmax(-1)
 
 
@@ -72,7 +70,10 @@ def world(
         ModelSource("parm", str(adapter), kind="conditioned"),
         ModelSource("lora", str(lora)),
     ]
-    return World(load_family(ModelSource("base", str(base)), sources, attention=ATTENTION), backbone, adapter)
+    plain = AutoModelForCausalLM.from_pretrained(backbone).eval()
+    load_conditioned(plain, open_checkpoint("parm", str(adapter)))
+    family = load_family(ModelSource("base", str(base)), sources, attention=ATTENTION)
+    return World(family, {p: merged(plain, torch.tensor(p)) for p in VECTORS})
 
 
 def request(name: str, p: Sequence[float], max_tokens: int = 8, **fields: Any) -> SequenceRequest:
@@ -121,11 +122,10 @@ def check(engine: Engine, world: World, one: SequenceRequest, outputs: Sequence[
 
 
 @both_caches
-@pytest.mark.parametrize("limits", [{}, {"deterministic": True, "prefill_chunk": 8}])
 def test_preferences_of_one_batch_are_the_merged_models_one_by_one(
-    make_engine: Callable[..., Engine], world: World, limits: dict[str, Any]
+    make_engine: Callable[..., Engine], world: World
 ) -> None:
-    engine = make_engine(world.family, **limits)
+    engine = make_engine(world.family, prefill_chunk=8)
     assert list(engine.members) == ["base", "parm", "lora"]
     asked = [request(f"r{number}", p) for number, p in enumerate(VECTORS)]
     outputs = run(engine, asked)
@@ -134,6 +134,7 @@ def test_preferences_of_one_batch_are_the_merged_models_one_by_one(
     assert len({tuple(tokens_of(one)) for one in outputs.values()}) == 3
 
 
+@beside_others
 @pytest.mark.parametrize("cache", ["pages"])
 def test_recorded_steps_take_the_preferences_of_every_row(
     make_engine: Callable[..., Engine], world: World
@@ -143,8 +144,9 @@ def test_recorded_steps_take_the_preferences_of_every_row(
         assert isinstance(member.runner, PagedRunner)
         if member.runner.graphs is None:
             recorder = TraceRecorder() if isinstance(member.runner.model, Decoder) else None
-            member.runner.record(8, 128, recorder)
-    asked = [request(f"r{number}", p) for number, p in enumerate(VECTORS)]
+            member.runner.record(4, 128, recorder)
+    mix = {"base": 1.0, "parm": 0.8}
+    asked = [request(f"r{number}", p, 4, mix=mix) for number, p in enumerate(VECTORS)]
     outputs = run(engine, asked)
     for one in asked:
         check(engine, world, one, outputs[one.id])
@@ -167,11 +169,10 @@ def test_with_deterministic_nobody_sees_the_preferences_of_others(
     asked = [request(f"r{number}", p) for number, p in enumerate(VECTORS)]
     expected = {one.id: run(alone, [one])[one.id] for one in asked}
     assert run(together, asked) == expected
+    check(together, world, asked[1], expected["r1"])
 
 
-@pytest.mark.parametrize(
-    ("cache", "overlap"), [("slabs", False), ("pages", False), ("pages", True), ("slabs", True)]
-)
+@pytest.mark.parametrize(("cache", "overlap"), [("slabs", False), ("pages", True)])
 def test_new_preferences_in_mid_answer_are_a_fresh_request_on_what_is_there(
     make_engine: Callable[..., Engine], world: World, overlap: bool
 ) -> None:
@@ -192,6 +193,7 @@ def test_new_preferences_in_mid_answer_are_a_fresh_request_on_what_is_there(
         assert one.logprobs.logprob == pytest.approx(other.logprobs.logprob, abs=1e-4)
 
 
+@beside_others
 def test_the_engines_thread_hands_new_preferences_on(
     make_engine: Callable[..., Engine], world: World
 ) -> None:
@@ -214,6 +216,7 @@ def test_the_engines_thread_hands_new_preferences_on(
     assert tokens[at:] == again
 
 
+@beside_others
 def test_other_weights_leave_the_preferences_as_they_are(
     make_engine: Callable[..., Engine], world: World
 ) -> None:
@@ -226,6 +229,7 @@ def test_other_weights_leave_the_preferences_as_they_are(
     assert tokens_of([*outputs, *finish(engine)["r"]]) == tokens_of(expected)
 
 
+@beside_others
 def test_a_prompt_is_shared_among_equal_preferences_only(
     make_engine: Callable[..., Engine], world: World
 ) -> None:
@@ -243,6 +247,7 @@ def test_a_prompt_is_shared_among_equal_preferences_only(
     assert read[0] < read[1] == read[2]
 
 
+@beside_others
 @pytest.mark.parametrize("change_early", [False, True])
 def test_answers_to_one_prompt_may_differ_in_their_preferences(
     make_engine: Callable[..., Engine], world: World, change_early: bool
@@ -260,6 +265,7 @@ def test_answers_to_one_prompt_may_differ_in_their_preferences(
         check(engine, world, one, outputs[one.id])
 
 
+@beside_others
 def test_a_child_copies_nothing_from_a_parent_of_other_preferences(
     make_engine: Callable[..., Engine], world: World
 ) -> None:
@@ -281,6 +287,7 @@ def test_a_child_copies_nothing_from_a_parent_of_other_preferences(
     engine.release(["parent"])
 
 
+@beside_others
 @pytest.mark.parametrize("speculation", ["rewards", "prompt"])
 def test_guesses_change_no_token(
     make_engine: Callable[..., Engine], world: World, speculation: str, steady: Callable[..., Pace]
@@ -293,6 +300,7 @@ def test_guesses_change_no_token(
     assert speculation == "prompt" or guessing.stats().draft_tokens > 0
 
 
+@beside_others
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
