@@ -389,8 +389,8 @@ class Sequence:
 
     @property
     def foresees(self) -> bool:
-        """Whether the next token can be drawn by who does not know which this one is: no mask, no penalty and no candidates
-        follow from it."""
+        """Whether the next token can be drawn by who does not know which this one is: no mask and no penalty follows from it, and
+        Python need not see logits, as it does to send candidates to their scorers."""
         return self.matcher is None and self.history is None and self.candidates is None
 
     @property

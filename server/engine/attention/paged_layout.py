@@ -56,12 +56,14 @@ class CandidatePages:
     ) -> torch.Tensor:
         """``query`` [tokens, heads, head_dim] of all packed tokens → the candidates' [stop − start, heads, head_dim]."""
         assert self.own is not None
-        before, read = gather(keys, self.table[None]), gather(values, self.table[None])
+        before, read = (gather(side, self.table[None]).float() for side in (keys, values))
         # Behind the context there may be anything, not-a-number too.
         hidden = torch.isneginf(self.mask[0, 0, 0])[:, None]
         before, read = before.masked_fill(hidden, 0), read.masked_fill(hidden, 0)
-        own = self.own[0][None], self.own[1][None]
-        return attend_candidates(query[None, self.start : self.stop], before, read, self.mask, own, scale)[0]
+        own = self.own[0][None].float(), self.own[1][None].float()
+        asking = query[None, self.start : self.stop].float()
+        out = attend_candidates(asking, before, read, self.mask.float(), own, scale)
+        return out[0].to(query.dtype)
 
 
 @dataclass(frozen=True, slots=True)

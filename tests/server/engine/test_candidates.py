@@ -23,7 +23,7 @@ from server.engine import (
 )
 from tests.server.engine.transcript import Pairs
 
-SCORERS = {"judge": "qwen3", "critic": "qwen3", "stock": "gpt2"}
+SCORERS = {"judge": "llama", "critic": "llama", "stock": "gpt2"}
 both_caches = pytest.mark.parametrize("cache", ["slabs", "pages"])
 """Whatever lies in rows of slabs and in pages alike."""
 
@@ -32,7 +32,7 @@ Plain = Callable[[str, Sequence[int]], torch.Tensor]
 
 @pytest.fixture(scope="module")
 def paths(make_checkpoint: Callable[..., Path], make_scorer: Callable[..., Path]) -> dict[str, Path]:
-    """A base and three scorers: two of one shape, one that only transformers can run."""
+    """A base and three scorers: two of one shape, which is the base's too, one that only transformers can run."""
     own = {name: make_scorer(kind, name, seed=seed) for seed, (name, kind) in enumerate(SCORERS.items(), 11)}
     return {"base": make_checkpoint("llama", "candidates-base", seed=1), **own}
 
@@ -159,10 +159,10 @@ def test_greedy_is_the_plain_loop_of_args(
 def test_answers_to_one_prompt_are_drawn_as_the_scores_say(
     make_engine: Callable[..., Engine], judged: Family, plain: Plain
 ) -> None:
-    """χ² of what 3,000 answers begin with; all but the first copy the prompt, the scorer's too."""
+    """χ² of what 2,000 answers begin with; all but the first copy the prompt, the scorer's too."""
     prompts = prompts_of(5)
     engine = make_engine(judged, max_sequences=100, max_step_tokens=512, kv_tokens=64 * 220)
-    count, drawn, second = 3000, Counter[int](), 0
+    count, drawn, second = 2000, Counter[int](), 0
     for start in range(0, count, 100):
         answers = [
             request(number, 6, {"judge": 0.4}, prompts=prompts, max_tokens=2)
@@ -179,6 +179,34 @@ def test_answers_to_one_prompt_are_drawn_as_the_scores_say(
     assert set(drawn) <= set(scores)
     pairs = [(drawn[token], count * share) for token, share in zip(scores, probabilities, strict=True)]
     assert sum((got - want) ** 2 / want for got, want in pairs) < 20.5  # 5 degrees of freedom: 1 in 1,000
+
+
+@both_caches
+def test_answers_to_one_prompt_have_candidates_of_their_own(
+    make_engine: Callable[..., Engine], judged: Family
+) -> None:
+    """Read once, and scored for each: as many as it asks for, and those that its bias leaves."""
+    prompts = prompts_of(5)
+    answers = [
+        request(
+            number,
+            k,
+            {"judge": 1.0, "stock": 0.5},
+            prompts=prompts,
+            logit_bias={number: 100.0},
+            logprobs=9,
+            temperature=0.0,
+        )
+        for number, k in enumerate([4, 4, 2, 4, 1, 2])
+    ]
+    together, single = make_engine(judged), make_engine(judged)
+    outputs = run(together, *answers)
+    assert together.stats().prompt_tokens_computed == len(prompts["base"])
+    for one in answers:
+        for got, alone in zip(outputs[one.id], run(single, one)[one.id], strict=True):
+            assert got.logprobs is not None and alone.logprobs is not None
+            assert dict(got.logprobs.top) == pytest.approx(dict(alone.logprobs.top), abs=1e-4)
+            assert (got.token, len(got.logprobs.top)) == (alone.token, one.candidates and one.candidates.k)
 
 
 def test_one_candidate_is_the_greedy_base_and_weight_zero_leaves_the_best_k(
