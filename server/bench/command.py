@@ -21,6 +21,7 @@ ONLY = (
     "stream",
     "http",
     "sweep",
+    "vectors",
     "unreported",
     "reported",
     "prefix",

@@ -17,6 +17,7 @@ from server.bench.scenarios.steering import change_lag
 from server.bench.scenarios.steps import engine_steps
 from server.bench.scenarios.sweep import weight_sweep
 from server.bench.scenarios.transformers import against_transformers
+from server.bench.scenarios.vectors import weight_vectors
 from server.bench.scenarios.zero import weight_zero
 from server.bench.setup import Setup
 
@@ -27,6 +28,7 @@ SCENARIOS: Mapping[str, Callable[[Setup], Result | Sequence[Result]]] = {
     "stream": one_stream,
     "http": over_http,
     "sweep": weight_sweep,
+    "vectors": weight_vectors,
     "unreported": reports_unasked,
     "reported": reports_asked,
     "prefix": second_request,

@@ -7,7 +7,7 @@ from server.bench.comparison import Comparison, Side, compare_all
 from server.bench.peer import generate
 from server.bench.setup import Setup
 from server.bench.workload import output_tokens, sample
-from server.engine import Engine, SequenceRequest
+from server.engine import Engine, SequenceRequest, TokenOutput
 
 VECTORS = 11
 
@@ -20,16 +20,16 @@ def weight_sweep(setup: Setup) -> Sequence[Comparison]:
     """
     engine, stock = setup.engine(max_sequences=2 * setup.workload.requests), setup.stock_family()
     prompts = setup.workload.build(engine.members["base"].vocab_size, setup.rewards, guided=True)
-    groups = [_vectors(request) for request in prompts]
+    groups = [vectors_of(request) for request in prompts]
     flat = [request for group in groups for request in group]
     each_once = [group[number % VECTORS] for number, group in enumerate(groups)]
     alone = sample(each_once, setup.limits.peer_requests)
     tokens = output_tokens(alone)
     ours = Side(
         f"{VECTORS} vectors at once",
-        lambda: _all_at_once(engine, groups),
+        lambda: all_at_once(engine, groups),
         output_tokens(flat),
-        warm=lambda: _all_at_once(engine, groups[:1]),
+        warm=lambda: all_at_once(engine, groups[:1]),
     )
     peers = {
         "sweep": Side("generate, one at a time", lambda: generate(stock, alone), tokens),
@@ -40,7 +40,7 @@ def weight_sweep(setup: Setup) -> Sequence[Comparison]:
     return compare_all(ours, peers, setup.runs, 8.0, setup.tick)
 
 
-def _vectors(request: SequenceRequest) -> list[SequenceRequest]:
+def vectors_of(request: SequenceRequest) -> list[SequenceRequest]:
     """The first reward from 0 to 1 while the others go from 1 to 0; first those in which all are weighted, so that what the
     group shares is read for all."""
     first, *others = [name for name in request.mix if name != "base"]
@@ -49,8 +49,11 @@ def _vectors(request: SequenceRequest) -> list[SequenceRequest]:
     return [replace(request, id=f"{request.id}/{number}", mix=mix) for number, mix in enumerate(mixes)]
 
 
-def _all_at_once(engine: Engine, groups: Sequence[Sequence[SequenceRequest]]) -> None:
+def all_at_once(engine: Engine, groups: Sequence[Sequence[SequenceRequest]]) -> list[TokenOutput]:
+    """Every answer of every group in one batch; all tokens."""
     for group in groups:
         engine.add(*group)
+    outputs = []
     while engine.has_work:
-        engine.step()
+        outputs += engine.step()
+    return outputs

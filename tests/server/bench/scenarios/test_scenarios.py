@@ -13,7 +13,7 @@ from server.bench.comparison import Comparison
 from server.bench.cost import Cost
 from server.bench.growth import Growth
 from server.bench.peer import generate
-from server.bench.scenarios import SCENARIOS, cost, lora
+from server.bench.scenarios import SCENARIOS, cost, lora, vectors
 from server.bench.scenarios import generate as generate_scenario
 from server.bench.scenarios.cost import reward_cost
 from server.bench.scenarios.floor import Floor, byte_floor
@@ -96,6 +96,25 @@ def test_a_sweep_stands_against_both_ways_of_one_at_a_time(make_setup: MakeSetup
     assert generated.our_rates == same.our_rates
     assert generated.peer_rates != same.peer_rates
     assert generated.bar == same.bar == 8.0
+
+
+def test_a_study_stands_against_the_same_answers_one_at_a_time(
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def counted(_family: Any, requests: Any) -> None:
+        written.extend(request.sampling.max_tokens for request in requests)
+
+    monkeypatch.setattr(vectors, "generate", counted)
+    generated, same = vectors.weight_vectors(
+        make_setup(requests=3, limits=Limits(peer_requests=3, quick=True))
+    )
+    assert (generated.name, same.name) == ("vectors", "vectors, same engine")
+    assert (generated.ours, generated.bar) == ("11 vectors x 3 prompts", 8.0)
+    assert generated.our_rates == same.our_rates
+    assert len(written) == 6
+    assert all(6 <= length <= 10 for length in written)
 
 
 def slow_steps(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
