@@ -27,7 +27,7 @@ from server.comparison.claims import (
 )
 from server.comparison.plan import Plan
 from server.comparison.results import Results, curves_of
-from server.comparison.sweeps import HARMLESS, HELPFUL
+from server.comparison.sweeps import COSTS, HARMLESS, HELPFUL
 
 LABELS = {
     GENARM: "GenARM, ARM of the base's size",
@@ -216,10 +216,8 @@ def _search_name(row: Row) -> str:
 
 
 def _costs(results: Results) -> dict[str, tuple[Cost, Cost]]:
-    return {
-        label: (results.cost(f"cost-batch-{label}"), results.cost(f"cost-single-{label}"))
-        for label in results.sweeps.cost_settings()
-    }
+    together, single = (results.sweeps.costs(kind) for kind in COSTS)
+    return {label: (together[label], single[label]) for label in together}
 
 
 def _cost_table(costs: Mapping[str, tuple[Cost, Cost]]) -> str:

@@ -122,7 +122,9 @@ class Models:
             out = self.model(seed, f"{SOUP}-{share:g}")
             arguments += ["--base", str(self.base), "--output", str(out)]
             after = tuple(f"train-{seed}-{objective}-dpo" for objective in OBJECTIVES)
-            yield Stage(f"soup-{seed}-{share:g}", ("-m", "server.cli", *arguments), after, seconds=6)
+            yield Stage(
+                f"soup-{seed}-{share:g}", ("-m", "server.cli", *arguments), after, seconds=6, fresh=out
+            )
 
     def _pairs(self, seed: int, objective: str) -> Path:
         """A seed's preference pairs, written the first time."""

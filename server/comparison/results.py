@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from arm_models.evaluation.answers import Answer, Cost
+from arm_models.evaluation.answers import Answer
 from arm_models.evaluation.folder import SweepFolder
 from arm_models.evaluation.prompts import PromptSet, demo_prompts
 from arm_models.evaluation.resampling import means
@@ -38,10 +38,6 @@ class Results:
     def together(self, name: str) -> Rows:
         """The same with the seeds' answers as samples of each prompt: means are over seeds, intervals over prompts."""
         return _rows([self.sweeps.folder(f"{name}-{seed}") for seed in self.sweeps.plan.seeds])
-
-    def cost(self, name: str) -> Cost:
-        """What a sweep with one run took."""
-        return self.sweeps.folder(name).costs[-1]
 
     @cached_property
     def curves(self) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ class Stage:
         seconds: an estimate on one quiet core.
         alone: nothing runs beside it, because it takes times.
         inputs: what its result depends on besides the arguments, such as the content of a file they name.
+        fresh: a folder that it makes and that may not be there before: what a stopped run left is removed.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Stage:
     seconds: float = 1.0
     alone: bool = False
     inputs: str = ""
+    fresh: Path | None = None
 
     @property
     def digest(self) -> str:
@@ -110,6 +113,8 @@ class Runner:
             del waiting[stage.name]
 
     def _launch(self, stage: Stage) -> subprocess.Popen[bytes]:
+        if stage.fresh is not None:
+            shutil.rmtree(stage.fresh, ignore_errors=True)
         with (self.folder / "logs" / f"{stage.name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, *stage.arguments],

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from arm_models.evaluation.answers import Cost
 from arm_models.evaluation.folder import SweepFolder
 from arm_models.evaluation.settings import Setting, described
 from server.comparison.models import OBJECTIVES, SOUP, Models, retrained
@@ -16,6 +17,9 @@ from server.comparison.plan import Plan
 from server.comparison.stages import Stage
 
 HELPFUL, HARMLESS = OBJECTIVES
+COSTS = ("together", "single")
+"""How the cost of a method is taken: many prompts side by side, or one after the other."""
+
 BATCH = 96
 TOKENS = 36
 """Of an answer on average, for estimates."""
@@ -25,8 +29,7 @@ TOKENS = 36
 class Sweep:
     """One run of `genarm sweep`: which models, which settings, which prompts.
 
-    ``after``: the stages that make the models. ``rate``: answer tokens per second on one quiet core, an estimate. ``batch``:
-    sequences side by side. ``alone``: it is run for its times.
+    ``after``: the stages that make the models. ``rate``: answer tokens per second on one quiet core, an estimate.
     """
 
     name: str
@@ -36,8 +39,6 @@ class Sweep:
     prompt_seed: int
     after: tuple[str, ...]
     rate: float = 800.0
-    batch: int = BATCH
-    alone: bool = False
 
 
 class Sweeps:
@@ -46,7 +47,7 @@ class Sweeps:
     def __init__(self, models: Models) -> None:
         self.models = models
         self.plan: Plan = models.plan
-        self.all: list[Sweep] = [*self._curves(), *self._frontiers(), *self._searches(), *self._costs()]
+        self.all: list[Sweep] = [*self._curves(), *self._frontiers(), *self._searches()]
 
     def path(self, name: str) -> Path:
         """Where a sweep's answers lie."""
@@ -57,8 +58,13 @@ class Sweeps:
         return SweepFolder.open(self.path(name))
 
     def stages(self) -> list[Stage]:
-        """A stage for each sweep."""
-        return [self._stage(sweep) for sweep in self.all]
+        """A stage for each sweep, and those that take times."""
+        return [*(self._stage(sweep) for sweep in self.all), *(self._costing(kind) for kind in COSTS)]
+
+    def costs(self, kind: str) -> dict[str, Cost]:
+        """By label of ``cost_settings``, what each took by itself; ``kind`` as in ``COSTS``."""
+        found = json.loads(self._costs_file(kind).read_text(encoding="utf-8"))
+        return {label: Cost(**found[label]) for label in self.cost_settings()}
 
     @cached_property
     def curve_settings(self) -> list[Setting]:
@@ -109,14 +115,7 @@ class Sweeps:
             yield self._two_objectives(seed)
             yield self._soups(seed)
         first = plan.seeds[0]
-        deployment = {
-            **self._deployment(first, []),
-            "conditioned": {
-                "name": "parm",
-                "model": str(self.models.model(first, "parm")),
-                "objectives": list(OBJECTIVES),
-            },
-        }
+        deployment = {**self._deployment(first, []), "conditioned": self._parm(first)}
         settings = [
             Setting(f"parm {share:g}", "parm", {HELPFUL: share, HARMLESS: round(1 - share, 6)})
             for share in self.simplex
@@ -207,36 +206,41 @@ class Sweeps:
             "transfer_q", None, {"scorer": scorer, "policy": policy, "w": weight, **self.plan.transfer}
         )
 
-    def _costs(self) -> Iterator[Sweep]:
-        """Every method by itself, nothing beside it: side by side, and one answer after the other."""
+    def _costing(self, kind: str) -> Stage:
+        """Every method by itself, nothing beside it."""
         seed, plan = self.plan.seeds[0], self.plan
+        prompts, batch = (plan.cost_prompts, BATCH) if kind == "together" else (plan.cost_single, 1)
         names = [f"{HELPFUL}-arm", f"{HARMLESS}-arm", f"{HELPFUL}-dpo", f"{HARMLESS}-dpo"]
         names += [f"{HELPFUL}-small-{kind}" for kind in ("arm", "bt", "prefix")]
-        after = tuple(f"train-{seed}-{name}" for name in (*names, "parm"))
-        deployment = {
-            **self._deployment(seed, names, negative=True),
-            "conditioned": {
-                "name": "parm",
-                "model": str(self.models.model(seed, "parm")),
-                "objectives": list(OBJECTIVES),
-            },
-        }
-        for label, setting in self.cost_settings().items():
-            for kind, prompts, batch in (
-                ("batch", plan.cost_prompts, BATCH),
-                ("single", plan.cost_single, 1),
-            ):
-                yield Sweep(
-                    f"cost-{kind}-{label}",
-                    deployment,
-                    [setting],
-                    prompts,
-                    plan.validation_seed,
-                    after,
-                    rate=_COST_RATES.get(setting.method, 500.0) * (1.0 if batch > 1 else 0.25),
-                    batch=batch,
-                    alone=True,
-                )
+        deployment = {**self._deployment(seed, names, negative=True), "conditioned": self._parm(seed)}
+        settings = [
+            Setting(label, one.method, one.preferences, one.parameters)
+            for label, one in self.cost_settings().items()
+        ]
+        files, text = self._configs(f"cost-{kind}", deployment, settings, batch)
+        numbers = (prompts, plan.validation_seed, plan.max_tokens)
+        slower = 1.0 if kind == "together" else 4.0
+        rates = [_COST_RATES.get(one.method, 500.0) for one in settings]
+        return Stage(
+            f"cost-{kind}",
+            (
+                "-m",
+                "server.comparison.costing",
+                *map(str, files),
+                *map(str, numbers),
+                str(self._costs_file(kind)),
+            ),
+            after=tuple(f"train-{seed}-{name}" for name in (*names, "parm")),
+            seconds=20 + sum(slower * (prompts + 1) * TOKENS / rate for rate in rates),
+            alone=True,
+            inputs=text,
+        )
+
+    def _costs_file(self, kind: str) -> Path:
+        return self.models.folder / f"cost-{kind}.json"
+
+    def _parm(self, seed: int) -> dict[str, Any]:
+        return {"name": "parm", "model": str(self.models.model(seed, "parm")), "objectives": list(OBJECTIVES)}
 
     def cost_settings(self) -> dict[str, Setting]:
         """What the table of times and forwards has a line for."""
@@ -274,16 +278,22 @@ class Sweeps:
         base = {"model": str(self.models.base), **({"negative_prompt": True} if negative else {})}
         return {"model": "comparison", "base": base, **roles}
 
-    def _stage(self, sweep: Sweep) -> Stage:
+    def _configs(
+        self, name: str, deployment: Mapping[str, Any], settings: Sequence[Setting], batch: int
+    ) -> tuple[tuple[Path, Path], str]:
+        """Write a deployment and settings as files; these, and their content."""
         folder = self.models.folder / "configs"
-        engine = {"engine": {"max_sequences": sweep.batch}}
-        config, listed = folder / f"sweep-{sweep.name}.yaml", folder / f"settings-{sweep.name}.yaml"
+        config, listed = folder / f"sweep-{name}.yaml", folder / f"settings-{name}.yaml"
         texts = {
-            config: json.dumps({**sweep.deployment, **engine}, indent=1),
-            listed: json.dumps([setting.as_json() for setting in sweep.settings], indent=1),
+            config: json.dumps({**deployment, "engine": {"max_sequences": batch}}, indent=1),
+            listed: json.dumps([setting.as_json() for setting in settings], indent=1),
         }
         for file, text in texts.items():
             _write(file, text)
+        return (config, listed), "".join(texts.values())
+
+    def _stage(self, sweep: Sweep) -> Stage:
+        (config, listed), text = self._configs(sweep.name, sweep.deployment, sweep.settings, BATCH)
         options = {
             "--output": self.path(sweep.name),
             "--config": config,
@@ -299,8 +309,7 @@ class Sweeps:
             ("-m", "server.cli", "sweep", *words),
             sweep.after,
             seconds=12 + answers * TOKENS / sweep.rate,
-            alone=sweep.alone,
-            inputs="".join(texts.values()),
+            inputs=text,
         )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -15,6 +15,7 @@ from arm_models.evaluation.answers import Answer, Cell, Cost, SweepPlan
 from arm_models.evaluation.bootstrap import Interval
 from arm_models.evaluation.folder import SweepFolder
 from arm_models.evaluation.prompts import demo_prompts
+from arm_models.evaluation.settings import read_settings
 from server.cli import main
 from server.comparison import claims as checks
 from server.comparison.claims import FAILS, REPRODUCES, UNDECIDED, Claim
@@ -23,7 +24,7 @@ from server.comparison.models import Models
 from server.comparison.plan import quick_plan
 from server.comparison.results import Results, curves_of
 from server.comparison.sweeps import Sweeps
-from server.config import read_deployment
+from server.config import read_config_file, read_deployment
 from server.evaluation.engine_answers import guidance_of
 
 PROMPTS = 40
@@ -71,6 +72,10 @@ def results(sweeps: Sweeps) -> Results:
         prompts = demo_prompts(min(sweep.prompts, PROMPTS), 2024)
         plan = SweepPlan(sweep.settings, prompts, {"sweep": sweep.name})
         SweepFolder.begin(sweeps.path(sweep.name), plan).fill(plan, World(strength))
+    for kind, seconds in (("together", 1.0), ("single", 4.0)):
+        cost = asdict(Cost(seconds, 2, 40, {"base": 5}, {"base": 50}))
+        file = sweeps.models.folder / f"cost-{kind}.json"
+        file.write_text(json.dumps(dict.fromkeys(sweeps.cost_settings(), cost)))
     return Results(sweeps)
 
 
@@ -79,11 +84,15 @@ def test_every_setting_means_something_to_its_deployment(sweeps: Sweeps) -> None
         deployment = read_deployment(sweep.deployment, sweep.name)
         for setting in sweep.settings:
             guidance_of(setting, deployment)
+    for stage in sweeps.stages()[-2:]:
+        config, listed = map(Path, stage.arguments[2:4])
+        for setting in read_settings(listed):
+            guidance_of(setting, read_deployment(read_config_file(config), "cost"))
 
 
 def test_every_sweep_comes_after_what_makes_its_models(sweeps: Sweeps) -> None:
     made = {stage.name for stage in sweeps.models.stages()}
-    for sweep, stage in zip(sweeps.all, sweeps.stages(), strict=True):
+    for sweep, stage in zip(sweeps.all, sweeps.stages(), strict=False):
         assert made.issuperset(stage.after), sweep.name
         models = [
             entry["model"] for role in ("rewards", "policies", "scorers") for entry in sweep.deployment[role]
@@ -157,7 +166,7 @@ def test_the_document_and_its_records_are_written_whole(
     for picture in ("evaluation-kl.png", "evaluation-frontier.png"):
         assert f"({picture})" in text
         assert (out / "docs" / picture).read_bytes().startswith(b"\x89PNG")
-    assert "| genarm-two | 25.00 | 0.12 | 1.2 | 25.00 |" in text
+    assert "| genarm-two | 25.00 | 0.12 | 1.2 | 100.00 |" in text
     assert "nan" not in text
     records = json.loads((out / "records" / "rows.json").read_text())
     assert len(records["rows"]["curves"]) == len(results.curves)

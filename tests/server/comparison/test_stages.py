@@ -62,3 +62,12 @@ def test_one_that_fails_ends_the_others_and_says_where_its_log_is(
     assert "why" in capsys.readouterr().err
     assert not file.exists()
     assert not any(runner.is_done(one) for one in stages)
+
+
+def test_what_a_stopped_run_left_of_a_fresh_folder_is_removed(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    Runner(tmp_path, jobs=1).run(
+        [Stage("m", ("-S", "-c", f"import os; os.mkdir({str(made)!r})"), fresh=made)]
+    )
+    assert made.is_dir()
