@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from arm_models.errors import UserError
 from arm_models.evaluation.cache import ScoreCache, key_of
+from arm_models.evaluation.equal_kl import at_equal_kl
 from arm_models.evaluation.folder import SweepFolder
 from arm_models.evaluation.prompts import PromptSet, file_prompts, from_source
 from arm_models.evaluation.report import data
 from arm_models.evaluation.report.alpaca import alpaca
-from arm_models.evaluation.report.page import Section, page
+from arm_models.evaluation.report.figures import interval, number
+from arm_models.evaluation.report.page import Section, Table, page
 from arm_models.evaluation.report.picture import check_pictures, frontier_picture, kl_picture
 from arm_models.evaluation.report.table import columns, cost_text, frontier_columns, table
 from arm_models.evaluation.scores.oracle import ORACLES, all_oracles
@@ -22,6 +24,9 @@ from arm_models.evaluation.summary import Frontier, Row, by_method, frontier
 
 if TYPE_CHECKING:
     from arm_models.evaluation.answers import Answer
+
+_NO_KL = 1e-6
+"""Nats per token: what is closer than that to the base is the base."""
 
 Answers = Mapping[str, Sequence[Sequence["Answer"]]]
 
@@ -264,8 +269,35 @@ def _sections(folder: SweepFolder, rows: Sequence[Row], frontiers: Sequence[Fron
     scores = [name for name in rows[0].intervals if name not in ("words", "fluent")]
     if any(row.kl is not None for row in rows):
         pictures = {f"{name} against KL": kl_picture(methods, name) for name in scores}
-        sections.append(Section("At equal distance from the base", [], None, pictures))
+        lines, compared = _at_equal_kl(rows, methods, scores)
+        sections.append(Section("At equal distance from the base", lines, compared, pictures))
     return sections
+
+
+def _at_equal_kl(
+    rows: Sequence[Row], methods: Mapping[str, Sequence[Row]], scores: Sequence[str]
+) -> tuple[list[str], Table | None]:
+    """Each method's scores at quarters of the KL that all reach; nothing where the sweep has no setting that is the base."""
+    base = next((row for row in rows if row.kl is not None and row.kl.mean < _NO_KL), None)
+    if base is None:
+        return [
+            "The sweep has no setting that is the base alone, from which the methods' curves could begin."
+        ], None
+    curves = {name: [row for row in own if row is not base] for name, own in methods.items()}
+    curves = {name: own for name, own in curves.items() if own}
+    found = [one for one in (at_equal_kl(curves, score, base) for score in scores) if one is not None]
+    if not curves or not found:
+        return ["No KL is common to all methods."], None
+    header = ["method", "score", *(f"at KL {number(kl, 3)}" for kl in found[0].kl)]
+    cells = [
+        [name, one.score, *(interval(value) for value in values)]
+        for one in found
+        for name, values in one.rewards.items()
+    ]
+    return ["On straight lines between a method's settings, at quarters of the KL that all methods reach."], (
+        header,
+        cells,
+    )
 
 
 def _replace(path: Path, text: str) -> None:

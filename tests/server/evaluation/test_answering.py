@@ -201,7 +201,9 @@ def test_the_command_answers_goes_on_and_its_answers_are_scored(
     ]
     assert written["frontiers"][0]["objectives"] == ["helpful", "harmless"]
     assert len(json.loads(Path(alpaca).read_text())) == 8
-    assert "data:image/png;base64," in Path(files["html"]).read_text()
+    report = Path(files["html"]).read_text()
+    assert "data:image/png;base64," in report
+    assert "<td>genarm</td><td>helpful</td>" in report  # at equal KL
     printed = capsys.readouterr().out
     assert "KL/token" in printed
     assert folder_is_whole(tmp_path / "s")
