@@ -19,14 +19,15 @@ def resampled(
     """``statistic`` of ``values`` [..., prompts] float64 and its 95 % percentile interval over resampled prompts.
 
     All rows are resampled alike, so what a prompt does to all of them cancels. The interval's ``mean`` is the statistic of the
-    values as they are. Raises ``ValueError`` for no prompts.
+    values as they are. Resamples for which it is nan are left out. Raises ``ValueError`` for no prompts.
     """
     count = values.shape[-1]
     if not count:
         raise ValueError("no prompts to resample")
     rng = np.random.default_rng(seed)
-    found = [statistic(values[..., rng.integers(0, count, count)]) for _ in range(resamples)]
-    low, high = np.nanquantile(found, (0.025, 0.975))
+    found = np.array([statistic(values[..., rng.integers(0, count, count)]) for _ in range(resamples)])
+    known = found[~np.isnan(found)]
+    low, high = np.quantile(known, (0.025, 0.975)) if len(known) else (np.nan, np.nan)
     return Interval(statistic(values), float(low), float(high))
 
 
