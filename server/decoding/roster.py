@@ -1,6 +1,6 @@
 """Which models a deployment has for which role, and under which name the engine knows each.
 
-A model that is given twice with the same settings is one member, under the first of its names.
+A policy or a reference that is a model which another role has already, held the same way, is that member.
 """
 
 from __future__ import annotations
