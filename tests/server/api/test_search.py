@@ -119,11 +119,13 @@ def test_completions_and_responses_search_too(real: Any) -> None:
 @EVERY
 def test_a_stop_string_ends_the_answer(real: Any, method: str) -> None:
     fields = searched(method, guidance=SMALL[method], ignore_eos=True)
-    text = real.chat(**fields).json()["choices"][0]["message"]["content"]
-    stop = text[2:4]
-    # Cut there, another candidate may win; whatever wins is cut.
+    whole = real.chat(**fields).json()
+    stop = whole["choices"][0]["message"]["content"][2:4]
+    # Cut there, another candidate may win; whatever wins is cut, and nothing is drawn behind a stop.
     body = real.chat(**fields, stop=[stop]).json()
     assert stop not in body["choices"][0]["message"]["content"]
+    drawn, freely = (one["usage"]["search"]["generated_tokens"] for one in (body, whole))
+    assert drawn < freely
 
 
 @EVERY
@@ -278,12 +280,28 @@ def test_a_running_search_is_seen_fixed_and_cancelled(real: Any, long: Any, unti
     idle(real, until)
 
 
-def test_a_client_that_leaves_ends_its_search(real: Any, until: Any) -> None:
+def test_a_client_that_leaves_ends_its_search(real: Any, until: Any, monkeypatch: Any) -> None:
+    engine = real.serving.dispatcher.engine
+    asked, released = set[str](), set[str]()
+    add, release = engine.add, engine.release
+
+    def adding(*requests: Any) -> Any:
+        asked.update(one.id for one in requests if one.hold)
+        return add(*requests)
+
+    def releasing(ids: Any) -> Any:
+        released.update(ids)
+        return release(ids)
+
+    monkeypatch.setattr(engine, "add", adding)
+    monkeypatch.setattr(engine, "release", releasing)
     fields = searched("transfer_q", guidance={"k": 8, "rollout_tokens": 20}, max_tokens=200, ignore_eos=True)
     for streamed in (True, False):
         with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=real.url, timeout=0.3) as client:
             client.post("/v1/chat/completions", json=real.body(stream=streamed, **fields))
         idle(real, until)
+    assert len(asked) > 8
+    assert asked == released  # contexts that stay behind would go only when others need the room
 
 
 def test_a_search_takes_a_place_for_each_sequence_it_may_have(real: Any, long: Any) -> None:  # noqa: ARG001

@@ -34,6 +34,7 @@ class ScriptedEngine:
         self.held: set[str] = set()
         self.aborted: list[str] = []
         self.released: list[str] = []
+        self._fault: str | None = None
 
     def add(self, *requests: SequenceRequest) -> None:
         for request in requests:
@@ -55,6 +56,11 @@ class ScriptedEngine:
         assert self.running, "a driver waits for nothing"
         return [self._next(*entry) for entry in list(self.running.values())]
 
+    def fail(self, reason: str) -> str:
+        """For a model that cannot go on: its sequence ends with an error that says so."""
+        self._fault = reason
+        return "!"
+
     def drawn(self) -> list[tuple[str, str]]:
         """(prompt, begun) of every request that draws."""
         return [(text_of(one.prompts["base"]), text_of(one.begun)) for one in self.asked if not one.scores]
@@ -66,10 +72,13 @@ class ScriptedEngine:
     def _next(self, request: SequenceRequest, drawn: list[int]) -> TokenOutput:
         so_far = text_of(drawn)
         if request.scores:
-            self._end(request)
             scores = dict.fromkeys(request.scores, self._reward(so_far))
+            self._end(request)
             return TokenOutput(request.id, len(drawn), -1, "length", scores=scores)
         token = ord(self._model(request, so_far))
+        if self._fault is not None:
+            del self.running[request.id]
+            return TokenOutput(request.id, len(drawn), -1, "error", self._fault)
         drawn.append(token)
         over = "length" if len(drawn) >= request.sampling.max_tokens else None
         reason = "stop" if token in request.sampling.stop_token_ids else over

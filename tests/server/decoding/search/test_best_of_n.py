@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from server.decoding.search import BestOfN
+import pytest
+
+from server.decoding.search import BestOfN, SearchFailed
 from server.engine import SequenceRequest
 from tests.server.decoding.search.scripted import ScriptedEngine, text_of
 
@@ -64,3 +66,24 @@ def test_a_stop_string_ends_a_candidate_where_it_is_complete(find: Any) -> None:
     assert answer.text.finish_reason == "stop"
     assert engine.aborted == ["s/0"]
     assert not engine.held
+
+
+def test_a_search_that_fails_holds_nothing_and_runs_nothing(find: Any) -> None:
+    def broken(text: str) -> float:
+        raise RuntimeError(text)
+
+    engine = ScriptedEngine(spoken, broken)
+    with pytest.raises(RuntimeError):
+        find(BestOfN(), engine, n_candidates=3)
+    assert not engine.held
+    assert not engine.running
+
+
+def test_an_engine_that_cannot_go_on_fails_the_search(find: Any) -> None:
+    def silent(*_: Any) -> str:
+        return engine.fail("it overflowed")
+
+    engine = ScriptedEngine(silent, len)
+    with pytest.raises(SearchFailed, match="it overflowed"):
+        find(BestOfN(), engine, n_candidates=2)
+    assert not engine.running
