@@ -180,8 +180,11 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
 def test_two_launched_processes_train_the_same_model(
     make_config: Make, weights_of: Weights, tmp_path: Path
 ) -> None:
-    """160 pairs in batches of 48: in the last batch of the epoch the second process has less to do."""
-    changes = {"max_steps": 5, "save_steps": 3, "logging_steps": 1, "eval_fraction": 0.1}
+    """160 pairs in batches of 48: in the last batch of the epoch the second process has less to do.
+
+    By DPO, whose reference they read each a share of.
+    """
+    changes = {"loss": "dpo", "max_steps": 5, "save_steps": 3, "logging_steps": 1, "eval_fraction": 0.1}
     changes |= SCALE_MATTERS
     alone = make_config("alone", per_device_train_batch_size=8, gradient_accumulation_steps=6, **changes)
     both = make_config("both", per_device_train_batch_size=8, gradient_accumulation_steps=3, **changes)
