@@ -250,15 +250,24 @@ def test_going_on_otherwise_than_before_is_refused(make_config: Make, tmp_path: 
         train_reward(make_config(resume_from_checkpoint="nowhere"))
 
 
-def test_what_is_written_loads_as_a_reward(make_config: Make, start: Path, tmp_path: Path) -> None:
+def test_what_is_written_loads_as_a_reward(
+    make_config: Make, start: Path, pairs: Path, tmp_path: Path
+) -> None:
     train_reward(make_config("polite", eval_fraction=0.1))
     train_reward(make_config("adapter", use_peft=True, lora_target_modules=("q_proj", "v_proj")))
     sources = [
         ModelSource("polite", str(tmp_path / "polite")),
         ModelSource("adapter", str(tmp_path / "adapter")),
     ]
+    train_reward(make_config("scorer", loss="bt-prefix", use_peft=True, max_steps=1))
+    objectives = f"one={pairs},other={pairs}"
+    train_reward(make_config("parm", loss="parm", dataset_name="", objectives=(objectives,), max_steps=1))
+    sources += [
+        ModelSource("scorer", str(tmp_path / "scorer"), kind="scalar"),
+        ModelSource("parm", str(tmp_path / "parm"), kind="conditioned"),
+    ]
     family = load_family(ModelSource("base", str(start)), sources)
-    assert [reward.name for reward in family.rewards] == ["polite", "adapter"]
+    assert [reward.name for reward in family.rewards] == ["polite", "adapter", "scorer", "parm"]
     card = json.loads((tmp_path / "polite/arm.json").read_text(encoding="utf-8"))
     assert (card["reward_name"], card["loss"], card["beta_r"]) == ("polite", "arm", 0.05)
     assert len(card["base_tokenizer_sha256"]) == len(card["chat_template_sha256"]) == 64
