@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from arm_models.evaluation.report.picture import check_pictures
     from server.comparison.models import Models
     from server.comparison.plan import full_plan, quick_plan
-    from server.comparison.stages import Runner
+    from server.comparison.stages import Runner, chained
     from server.comparison.sweeps import Sweeps
 
     if args.jobs is not None and args.jobs < 1:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if not (models.base / "model.safetensors").is_file():
         raise UserError(f"the demo models are not there ({models.base}): run `genarm demo build`")
     sweeps = Sweeps(models)
-    stages = [*models.stages(), *sweeps.stages()]
+    stages = chained([*models.stages(), *sweeps.stages()])
     runner = Runner(models.folder, args.jobs or os.cpu_count() or 1)
     if args.plan:
         _print_plan(runner, stages)

@@ -66,7 +66,9 @@ class Models:
         plan = self.plan
         arguments = (str(self.start), str(self.base), str(plan.start_steps), str(plan.start_batch))
         seconds = 10 + 0.55 * plan.start_steps * plan.start_batch / 32
-        return Stage("start", ("-m", "server.comparison.pretraining", *arguments), seconds=seconds)
+        return Stage(
+            "start", ("-m", "server.comparison.pretraining", *arguments), (), seconds, output=self.start
+        )
 
     def _train(
         self, seed: int, name: str, kind: str, objective: str, changes: Mapping[str, Any] | None = None
@@ -111,6 +113,7 @@ class Models:
             after=("start",) if training.small else (),
             seconds=10 + cost * training.updates * training.batch / 16,
             inputs=text,
+            output=self.model(seed, name),
         )
 
     def _soups(self, seed: int) -> Iterator[Stage]:
@@ -123,7 +126,12 @@ class Models:
             arguments += ["--base", str(self.base), "--output", str(out)]
             after = tuple(f"train-{seed}-{objective}-dpo" for objective in OBJECTIVES)
             yield Stage(
-                f"soup-{seed}-{share:g}", ("-m", "server.cli", *arguments), after, seconds=6, fresh=out
+                f"soup-{seed}-{share:g}",
+                ("-m", "server.cli", *arguments),
+                after,
+                6,
+                output=out,
+                resumes=False,
             )
 
     def _pairs(self, seed: int, objective: str) -> Path:

@@ -122,7 +122,7 @@ def quick_plan() -> Plan:
             name: Training(one.loss, 2, one.small, 4, one.settings) for name, one in full.trainings.items()
         },
         dera_betas={2.0: 0.05},
-        prompts=6,
+        prompts=12,
         prompt_seed=2024,
         validation=4,
         validation_seed=77,

@@ -24,7 +24,7 @@ def main(folder: Path, base: Path, steps: int, batch: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = new_model(SMALL, tokenizer, SEED)
     settings = PretrainingSettings(steps, batch, learning_rate=8e-3, warmup=min(50, steps), seed=SEED)
-    state = folder.with_suffix(".state.pt")
+    state = folder / "state.pt"
     pretrain(model, tokenizer, partial(transcript, SEED), settings, state, "start")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

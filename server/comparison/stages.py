@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from arm_models.errors import UserError
@@ -30,7 +30,8 @@ class Stage:
         seconds: an estimate on one quiet core.
         alone: nothing runs beside it, because it takes times.
         inputs: what its result depends on besides the arguments, such as the content of a file they name.
-        fresh: a folder that it makes and that may not be there before: what a stopped run left is removed.
+        output: the folder that it makes. What a stage of this name but of other inputs left there is removed.
+        resumes: whether it goes on with what a stopped run of its own left there; else that is removed too.
     """
 
     name: str
@@ -39,12 +40,24 @@ class Stage:
     seconds: float = 1.0
     alone: bool = False
     inputs: str = ""
-    fresh: Path | None = None
+    output: Path | None = None
+    resumes: bool = True
 
     @property
     def digest(self) -> str:
         """Changes when the stage would do something else."""
         return hashlib.sha256(json.dumps([self.arguments, self.inputs]).encode()).hexdigest()
+
+
+def chained(stages: Sequence[Stage]) -> list[Stage]:
+    """``stages``, each depending on what those it comes after do; these must be listed before it (``KeyError`` else)."""
+    digests: dict[str, str] = {}
+    found = []
+    for stage in stages:
+        one = replace(stage, inputs=stage.inputs + "".join(digests[name] for name in stage.after))
+        digests[one.name] = one.digest
+        found.append(one)
+    return found
 
 
 @dataclass
@@ -55,14 +68,16 @@ class _Running:
 
 
 class Runner:
-    """Runs stages below ``folder``: ``logs/NAME.log``, and ``done/NAME`` with the digest and seconds of what is done."""
+    """Runs stages below ``folder``: ``logs/NAME.log``, ``begun/NAME`` with the digest of what was begun, ``done/NAME``
+    with that and the seconds of what is done."""
 
     def __init__(self, folder: Path, jobs: int, threads: int = 1) -> None:
         self.folder = folder
         self.jobs = jobs
         self._environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         (folder / "logs").mkdir(parents=True, exist_ok=True)
-        (folder / "done").mkdir(exist_ok=True)
+        for name in ("begun", "done"):
+            (folder / name).mkdir(exist_ok=True)
 
     def is_done(self, stage: Stage) -> bool:
         """Whether it was run to its end as it is now."""
@@ -113,8 +128,11 @@ class Runner:
             del waiting[stage.name]
 
     def _launch(self, stage: Stage) -> subprocess.Popen[bytes]:
-        if stage.fresh is not None:
-            shutil.rmtree(stage.fresh, ignore_errors=True)
+        begun = self.folder / "begun" / stage.name
+        own = begun.is_file() and begun.read_text() == stage.digest
+        if stage.output is not None and not (own and stage.resumes):
+            shutil.rmtree(stage.output, ignore_errors=True)
+        begun.write_text(stage.digest)
         with (self.folder / "logs" / f"{stage.name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, *stage.arguments],

@@ -310,6 +310,7 @@ class Sweeps:
             sweep.after,
             seconds=12 + answers * TOKENS / sweep.rate,
             inputs=text,
+            output=self.path(sweep.name),
         )
 
 

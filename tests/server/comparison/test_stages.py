@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from arm_models.errors import UserError
-from server.comparison.stages import Runner, Stage
+from server.comparison.stages import Runner, Stage, chained
 
 LINE = "import sys, time; time.sleep(float(sys.argv[2])); open(sys.argv[1], 'a').write(sys.argv[3] + '\\n')"
 
@@ -64,10 +64,39 @@ def test_one_that_fails_ends_the_others_and_says_where_its_log_is(
     assert not any(runner.is_done(one) for one in stages)
 
 
-def test_what_a_stopped_run_left_of_a_fresh_folder_is_removed(tmp_path: Path) -> None:
+def test_what_others_left_is_removed_and_what_is_its_own_is_gone_on_with(tmp_path: Path) -> None:
     made = tmp_path / "made"
     made.mkdir()
-    Runner(tmp_path, jobs=1).run(
-        [Stage("m", ("-S", "-c", f"import os; os.mkdir({str(made)!r})"), fresh=made)]
-    )
-    assert made.is_dir()
+    (made / "others").touch()
+    fails = f"open({str(made)!r} + '/part', 'a').write('x'); raise SystemExit(1)"
+    make = ("-S", "-c", f"import os; os.makedirs({str(made)!r}, exist_ok=True); {fails}")
+    runner, resumed = Runner(tmp_path, jobs=1), Stage("m", make, output=made)
+    for expected in ("x", "xx"):
+        with pytest.raises(UserError):
+            runner.run([resumed])
+        assert (made / "part").read_text() == expected
+        assert [file.name for file in made.iterdir()] == ["part"]
+    for other in (Stage("m", make, output=made, inputs="new"), Stage("m", make, output=made, resumes=False)):
+        with pytest.raises(UserError):
+            runner.run([other])
+        assert (made / "part").read_text() == "x"
+
+
+def test_what_comes_after_a_stage_that_has_changed_is_done_again(tmp_path: Path) -> None:
+    file = tmp_path / "said"
+
+    def stages(inputs: str) -> list[Stage]:
+        return chained([stage("a", file, inputs=inputs), stage("b", file, "a"), stage("c", file)])
+
+    runner = Runner(tmp_path, jobs=1)
+    runner.run(stages("old"))
+    runner.run(stages("new"))
+    assert file.read_text().split() == ["a", "b", "c", "a", "b"] or file.read_text().split() == [
+        "a",
+        "c",
+        "b",
+        "a",
+        "b",
+    ]
+    with pytest.raises(KeyError):
+        chained(stages("x")[1:])
