@@ -22,7 +22,7 @@ from server.comparison.claims import FAILS, REPRODUCES, UNDECIDED, Claim
 from server.comparison.document import write
 from server.comparison.models import Models
 from server.comparison.plan import quick_plan
-from server.comparison.results import Results, curves_of
+from server.comparison.results import Results, curves_of, mean
 from server.comparison.sweeps import Sweeps
 from server.config import read_config_file, read_deployment
 from server.evaluation.engine_answers import guidance_of
@@ -62,7 +62,8 @@ def strength(cell: Cell) -> int:
         return int(cell.setting.parameters["n_candidates"])
     if method in ("genarm", "dera"):
         weight = max([*weights, float(cell.setting.parameters.get("lambda", 0.0))])
-        return 1 + round(3 * min(weight, 1.0))
+        most = 2 if "helpful-small-arm" in (cell.setting.preferences or {}) else 3
+        return 1 + round(most * min(weight, 1.0))
     return {"args": 1, "pargs": 4, "transfer_q": 2, "darwin": 2}.get(method, 1)
 
 
@@ -111,7 +112,7 @@ def found(results: Results, tmp_path_factory: pytest.TempPathFactory) -> tuple[l
     return write(results, out / "docs", out / "records", about), out
 
 
-def test_claims_say_what_the_answers_show(found: tuple[list[Claim], Path]) -> None:
+def test_claims_say_what_the_answers_show(results: Results, found: tuple[list[Claim], Path]) -> None:
     by = {one.statement: one for one in found[0]}
     assert by["GenARM beats ARGS at equal KL"].verdict in (REPRODUCES, UNDECIDED)
     assert by["DeRa at λ = 2 matches DPO retrained at β/λ = 0.05"].verdict == REPRODUCES
@@ -119,8 +120,12 @@ def test_claims_say_what_the_answers_show(found: tuple[list[Claim], Path]) -> No
     strong = by[
         "A small ARM guiding a base more than 4 times its size recovers at least 70 % of the gap to DPO"
     ]
-    assert strong.verdict == REPRODUCES
-    assert strong.value.mean == pytest.approx(1.0)
+    base, ours, policy = (
+        mean(results.curves[name], "helpful")
+        for name in ("base", results.chosen[checks.SMALL], "dera policy=helpful-dpo lambda=1.0")
+    )
+    assert base < ours < policy
+    assert strong.value.mean == pytest.approx((ours - base) / (policy - base))
     assert by["GenARM with an ARM of the base's size is as good as DPO"].verdict == REPRODUCES
     assert len(by) == 8
 

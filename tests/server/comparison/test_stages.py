@@ -46,6 +46,9 @@ def test_as_many_run_side_by_side_as_there_are_jobs_but_none_beside_one_that_is_
     file.unlink()
     Runner(tmp_path / "timed", jobs=3).run(timed)
     assert file.read_text().split() == ["y", "x", "t"]
+    first = [stage("u", file, seconds=0.4, alone=True), stage("v", file)]
+    Runner(tmp_path / "first", jobs=3).run(first)
+    assert file.read_text().split()[-2:] == ["u", "v"]
 
 
 def test_one_that_fails_ends_the_others_and_says_where_its_log_is(
