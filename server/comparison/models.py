@@ -143,7 +143,7 @@ class Models:
         return file
 
 
-_COSTS = {"arm": 1.0, "dpo": 1.05, "parm": 2.2, "small-arm": 0.33, "small-bt": 0.28, "small-prefix": 0.28}
+_COSTS = {"arm": 1.2, "dpo": 1.3, "parm": 2.6, "small-arm": 0.42, "small-bt": 0.33, "small-prefix": 0.33}
 """Seconds that an update of 16 pairs takes on one quiet core."""
 
 
