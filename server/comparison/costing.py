@@ -24,7 +24,8 @@ def main(config: Path, listed: Path, prompts: int, seed: int, max_tokens: int, o
     """
     deployment, settings = read_deployment(read_config_file(config), str(config)), read_settings(listed)
     costs = {}
-    with EngineAnswers.load(deployment, print, settings, max_tokens=max_tokens) as answering:
+    # Without reports: to tell the KL the base is read where the method itself has no use for it.
+    with EngineAnswers.load(deployment, print, settings, max_tokens=max_tokens, report=False) as answering:
         for setting in settings:
             # Other prompts than those that count: what is kept of them must not help.
             warm, counted = (

@@ -76,6 +76,7 @@ class EngineAnswers:
         *,
         temperature: float = 1.0,
         max_tokens: int = 160,
+        report: bool = True,
     ) -> Iterator[EngineAnswers]:
         """The models of ``deployment``, loaded; its engine ends with the block.
 
@@ -83,9 +84,8 @@ class EngineAnswers:
         """
         for setting in settings:
             guidance_of(setting, deployment)
-        answers = cls(
-            deployment, load_runtime(deployment, progress), temperature=temperature, max_tokens=max_tokens
-        )
+        runtime = load_runtime(deployment, progress)
+        answers = cls(deployment, runtime, temperature=temperature, max_tokens=max_tokens, report=report)
         try:
             yield answers
         finally:
