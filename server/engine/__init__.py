@@ -6,7 +6,7 @@ Needs torch and transformers only; no web package is imported from here.
 from server.engine.assembly import NEGATIVE, build_members, release_stock
 from server.engine.attention.hook import ATTENTION, register_attention
 from server.engine.config import EngineConfig
-from server.engine.engine import Engine, EngineStats
+from server.engine.engine import Engine
 from server.engine.member import Member, SelfTestError
 from server.engine.sequence import (
     CandidateScoring,
@@ -18,6 +18,7 @@ from server.engine.sequence import (
     TokenOutput,
     TokenReport,
 )
+from server.engine.stats import EngineStats
 from server.engine.thread import EngineDead, EngineThread
 
 __all__ = [

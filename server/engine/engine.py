@@ -1,58 +1,26 @@
 """The step: schedule → run members → mix → sample → emit."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 
+from server.engine.admission import Admission
 from server.engine.cache.context_cache import ContextCache
 from server.engine.cache.kv_cache import BLOCK
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.member import Member
-from server.engine.sampling import marks
+from server.engine.sampling import marks, prompt_logprobs
 from server.engine.sampling.candidates import Chosen
-from server.engine.sampling.divergence import limit
 from server.engine.sampling.drawing import Drawn, Outcome, draw
-from server.engine.sampling.mix import Contribution, mix_logits
 from server.engine.sampling.readout import Readout
-from server.engine.sampling.report import token_logprobs
 from server.engine.scheduler import Scheduler, Step
-from server.engine.sequence import CandidateScoring, SamplingParams, SequenceRequest, TokenOutput
+from server.engine.sequence import CandidateScoring, Conditions, SequenceRequest, TokenOutput
 from server.engine.sequence import Sequence as Running
 from server.engine.speculation.pace import AdaptivePace, Pace
 from server.engine.speculation.speculation import Speculation
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What an engine is doing; counters run from its start.
-
-    ``prompt_tokens_computed``: tokens of prompts that the base ran; copies of what it ran for another response not counted.
-    ``cache_usage``: share of each member's blocks in use, 0 to 1; what is kept of prompts is not in use.
-    ``prefix_queries``: tokens of prompts the base was asked to read; ``prefix_hits``: those of them it had read before.
-    ``draft_tokens``: guessed ahead; ``accepted_tokens``: those of them that were drawn.
-    ``forwards``: by member, forwards in which it read anything; ``tokens``: what it computed in them.
-    """
-
-    running: int
-    waiting: int
-    preemptions: int
-    steps: int
-    cache_usage: Mapping[str, float]
-    prompt_tokens_computed: int = 0
-    prefix_queries: int = 0
-    prefix_hits: int = 0
-    draft_tokens: int = 0
-    accepted_tokens: int = 0
-    forwards: Mapping[str, int] = field(default_factory=dict)
-    tokens: Mapping[str, int] = field(default_factory=dict)
-
-
-Conditions = Mapping[str, tuple[float, ...]]
-"""Member name → the preference vector it is conditioned on."""
+from server.engine.stats import EngineStats
 
 
 class Engine:
@@ -85,6 +53,7 @@ class Engine:
         self.max_context = {
             member.name: min(member.max_length, _longest_context(member.cache)) for member in members
         }
+        self._admission = Admission(members, self.max_context)
 
     @property
     def has_work(self) -> bool:
@@ -104,7 +73,9 @@ class Engine:
         """
         begun: list[Running] = []
         for request in requests:
-            self._check(request)
+            if self._scheduler.is_taken(request.id):
+                raise ValueError(f"id {request.id!r} is already under way or held")
+            self._admission.check(request)
             if any(other.id == request.id for other in begun):
                 raise ValueError(f"id {request.id!r} is given twice")
             like = next((one for one in begun if one.request.prompts == request.prompts), None)
@@ -134,9 +105,7 @@ class Engine:
         """
         sequence = self._scheduler.get(sequence_id)
         conditions = sequence.conditions if conditions is None else conditions
-        self._check_mix(mix, sequence.request)
-        self._check_conditions(mix, conditions)
-        self._check_candidates(candidates, sequence.request)
+        self._admission.check_change(sequence.request, mix, conditions, candidates)
         before, old = sequence.active, sequence.conditions
         sequence.mix, sequence.conditions = dict(mix), dict(conditions)
         sequence.candidates = candidates or sequence.candidates
@@ -158,9 +127,8 @@ class Engine:
         """:meth:`change` for each of them that is still under way; ``ValueError`` changes none."""
         running = [self._scheduler.get(name) for name in sequence_ids if name in self._scheduler]
         for one in running:
-            self._check_mix(mix, one.request)
-            self._check_conditions(mix, one.conditions if conditions is None else conditions)
-            self._check_candidates(candidates, one.request)
+            held = one.conditions if conditions is None else conditions
+            self._admission.check_change(one.request, mix, held, candidates)
         return {one.id: self.change(one.id, mix, conditions, candidates) for one in running}
 
     def abort(self, sequence_id: str) -> list[TokenOutput]:
@@ -317,18 +285,8 @@ class Engine:
     def _read(self, step: Step, logits: Mapping[str, torch.Tensor]) -> None:
         """Collect log-probs of prompts that were read in this step."""
         for sequence in self._scheduler.running:
-            if not sequence.reading or sequence.id in step.forks:
-                continue
-            parts, tokens = prompt_contributions(step, logits, sequence)
-            if not sequence.prompt_logprobs:
-                sequence.prompt_logprobs.append(None)
-            if tokens:
-                count = sequence.request.sampling.prompt_logprobs or 0
-                mixed = mix_logits(list(parts.values()), len(tokens), [sequence.request.power] * len(tokens))
-                if sequence.request.max_kl is not None:
-                    base = next(iter(parts.values())).logits.to(mixed.device)
-                    mixed, _ = limit(mixed, base, [sequence.request.max_kl] * len(tokens))
-                sequence.prompt_logprobs.extend(token_logprobs(mixed, tokens, [count] * len(tokens)))
+            if sequence.reading and sequence.id not in step.forks:
+                prompt_logprobs.collect(step.chunks, logits, sequence)
         for follower, leader in step.forks.items():
             self._scheduler.get(follower).prompt_logprobs = leader.prompt_logprobs
 
@@ -438,122 +396,6 @@ class Engine:
             drafting.rejected,
         )
 
-    def _check(self, request: SequenceRequest) -> None:
-        if self._scheduler.is_taken(request.id):
-            raise ValueError(f"id {request.id!r} is already under way or held")
-        longest = len(request.begun) if request.scores else request.sampling.max_tokens
-        for name, prompt in request.prompts.items():
-            if name not in self.members:
-                raise ValueError(f"prompts: there is no member {name!r}; there are {', '.join(self.members)}")
-            if not prompt:
-                raise ValueError(f"prompts: {name} has an empty prompt")
-            if len(prompt) + longest > self.max_context[name]:
-                wanted = "begun has" if request.scores else "max_tokens is"
-                raise ValueError(
-                    f"{name} reads at most {self.max_context[name]} tokens; its prompt has {len(prompt)} and "
-                    f"{wanted} {longest}"
-                )
-            size = self.members[name].input_size
-            if min(prompt) < 0 or max(prompt) >= size:
-                raise ValueError(f"prompts: {name} has a token outside its vocabulary of {size}")
-        self._check_begun(request)
-        if request.scores:
-            self._check_conditions(dict.fromkeys(request.scores, 1.0), request.conditions)
-            return
-        self._check_sampling(request.sampling)
-        self._check_mix(request.mix, request)
-        self._check_conditions(request.mix, request.conditions)
-        self._check_candidates(request.candidates, request)
-        if request.max_kl is not None and not request.max_kl >= 0:
-            raise ValueError(f"max_kl must not be negative: {request.max_kl}")
-        if not math.isfinite(request.power):
-            raise ValueError(f"power must be finite: {request.power}")
-        if request.power and request.max_kl is not None:
-            raise ValueError("max_kl scales weights that are added up; it has no meaning with a power mean")
-
-    def _check_begun(self, request: SequenceRequest) -> None:
-        sampling, size = request.sampling, next(iter(self.members.values())).vocab_size
-        if any(not 0 <= token < size for token in request.begun):
-            raise ValueError(f"begun has a token outside the vocabulary of {size}")
-        for name in request.scores:
-            if name not in self.members:
-                raise ValueError(f"scores: there is no member {name!r}; there are {', '.join(self.members)}")
-            if name not in request.prompts:
-                raise ValueError(f"scores: {name} has no prompt")
-        if len(set(request.scores)) < len(request.scores):
-            raise ValueError("scores: a member is named twice")
-        if sampling.prompt_logprobs is not None and (request.begun or request.scores):
-            raise ValueError("prompt_logprobs: not where the response has begun, or with scores")
-        if request.begun and not request.scores:
-            if len(request.begun) >= sampling.max_tokens:
-                raise ValueError(
-                    f"max_tokens counts the {len(request.begun)} tokens of begun; {sampling.max_tokens} leaves none to draw"
-                )
-            if sampling.stop_token_ids.intersection(request.begun):
-                raise ValueError("begun holds a stop token: the response is over")
-
-    def _check_sampling(self, sampling: SamplingParams) -> None:
-        size = next(iter(self.members.values())).vocab_size
-        for name, tokens in (
-            ("logit_bias", sampling.logit_bias),
-            ("stop_token_ids", sampling.stop_token_ids),
-        ):
-            if any(not 0 <= token < size for token in tokens):
-                raise ValueError(f"{name} has a token outside the vocabulary of {size}")
-
-    def _check_conditions(self, mix: Mapping[str, float], conditions: Conditions) -> None:
-        for name, vector in conditions.items():
-            if name not in self.members:
-                raise ValueError(
-                    f"conditions: there is no member {name!r}; there are {', '.join(self.members)}"
-                )
-            objectives = self.members[name].objectives
-            if len(vector) != len(objectives) or not all(map(math.isfinite, vector)):
-                wanted = (
-                    f"{len(objectives)} finite numbers ({', '.join(objectives)})" if objectives else "none"
-                )
-                raise ValueError(f"conditions: {name} takes {wanted}, not {list(vector)}")
-        for name, weight in mix.items():
-            if weight != 0 and self.members[name].objectives and name not in conditions:
-                raise ValueError(f"conditions: {name} is read but has no preference vector")
-
-    def _check_candidates(self, candidates: CandidateScoring | None, request: SequenceRequest) -> None:
-        if candidates is None:
-            return
-        for name, weight in candidates.weights.items():
-            if name not in self._scorers:
-                has = f"there are {', '.join(self._scorers)}" if self._scorers else "there is none"
-                raise ValueError(f"candidates: {name!r} is no scorer; {has}")
-            if weight != 0 and name not in request.prompts:
-                raise ValueError(f"candidates: {name} is weighted in but has no prompt")
-        if request.max_kl is not None:
-            raise ValueError("max_kl: candidates cannot be kept within a distance of the base")
-
-    def _check_mix(self, mix: Mapping[str, float], request: SequenceRequest) -> None:
-        for name, weight in mix.items():
-            if name not in self.members:
-                raise ValueError(f"mix: there is no member {name!r}; there are {', '.join(self.members)}")
-            if not abs(weight) < float("inf"):
-                raise ValueError(f"mix: the weight of {name} is {weight}; it must be finite")
-            if weight and name in self._scorers:
-                raise ValueError(f"mix: {name} gives values, not logits to add up; it scores candidates")
-            if request.power and weight < 0:
-                raise ValueError(f"mix: the weight of {name} is {weight}; a power mean takes none below 0")
-            if weight != 0 and name not in request.prompts:
-                raise ValueError(f"mix: {name} is weighted in but has no prompt")
-        if not any(mix.values()):
-            raise ValueError("mix: at least one member needs a weight other than 0")
-        base = next(iter(self.members))
-        if request.observes and next(iter(request.prompts)) != base:
-            raise ValueError("report and max_kl: the base needs a prompt, the first of all")
-        if request.sampling.prompt_logprobs is not None:
-            reading = {name for name, weight in mix.items() if weight} | (
-                {base} if request.observes else set()
-            )
-            first, *others = [list(request.prompts[name]) for name in reading]
-            if any(other != first for other in others):
-                raise ValueError("prompt_logprobs: the members that are read have different prompts")
-
 
 def overlaps(config: EngineConfig, device: torch.device) -> bool:
     """Whether steps overlap where the base is on ``device``."""
@@ -567,25 +409,3 @@ def _longest_context(cache: ContextCache) -> int:
     while cache.blocks_for(length) > cache.num_blocks:
         length -= BLOCK
     return length
-
-
-def prompt_contributions(
-    step: Step, logits: Mapping[str, torch.Tensor], sequence: Running
-) -> tuple[dict[str, Contribution], list[int]]:
-    """What each member says about the prompt tokens behind those that ``sequence`` read in this step, and these tokens."""
-    parts: dict[str, Contribution] = {}
-    tokens: list[int] = []
-    for name in logits:
-        end = 0
-        for chunk in step.chunks[name]:
-            end += chunk.logits
-            if chunk.owner != sequence.id:
-                continue
-            prompt = sequence.contexts[name].prompt
-            tokens = list(prompt[chunk.start + 1 : chunk.start + len(chunk.tokens) + 1])
-            begin = end - chunk.logits
-            if tokens:
-                rows = logits[name][begin : begin + len(tokens)]
-                weights = [sequence.mix.get(name, 0.0)] * len(tokens)
-                parts[name] = Contribution(rows, range(len(tokens)), weights)
-    return parts, tokens

@@ -98,6 +98,10 @@ class SamplingParams:
         return Draw(self.seed, position, self.temperature, self.top_p, self.top_k, self.min_p)
 
 
+Conditions = abc.Mapping[str, tuple[float, ...]]
+"""Member name → the preference vector it is conditioned on."""
+
+
 @dataclass(frozen=True, slots=True)
 class CandidateScoring:
     """The ``k`` best of the allowed tokens are scored, log π(v) + Σ ``weights[scorer]`` · r(prompt, response, v); one is drawn.

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from server.engine.engine import Engine, EngineStats
+from server.engine.engine import Engine
 from server.engine.sequence import CandidateScoring, SequenceRequest, TokenOutput
+from server.engine.stats import EngineStats
 
 logger = logging.getLogger(__name__)
 

@@ -8,5 +8,6 @@ divergence.py  KL to the base, and rows pulled back within a limit
 penalties.py   bias, penalties, and what a grammar allows
 sampler.py     temperature, truncation, one draw per row
 marks.py       log-probs of tokens that are there already
+prompt_logprobs.py  the same of a prompt's tokens, under the mix
 report.py      log-probs, and what guidance did
 """
