@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         _print_plan(runner, stages)
         return 0
     started = time.monotonic()
+    # As an interruption does: the stages under way are ended, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _run(runner, stages)
     _write(args, sweeps, stages, runner, time.monotonic() - started)
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,9 @@ def _document(
         _chosen_table(results),
         "![helpful against KL](evaluation-kl.png)",
         *_equal_text(equal),
+        "Two more of the family, first seed: TR-DPO, whose reference follows the policy, and proxy-tuning by a small model "
+        "trained by DPO (the expert) and the small start model (the anti-expert).",
+        _relatives_table(results),
         "## Two objectives: helpful and harmless",
         f"{plan.simplex} settings each, from all harmless to all helpful. GenARM weights its two ARMs with α and 1 − α, MOD its "
         "two policies, Rewarded Soups average the policies' weights, PARM is one ARM that is given the vector. Hypervolume above "
@@ -127,16 +130,27 @@ def _curve_text(plan: Plan) -> str:
 def _chosen_table(results: Results) -> str:
     rows = {"base": results.curves["base"]}
     rows |= {LABELS[curve]: results.curves[name] for curve, name in results.chosen.items()}
+    return _rows_table((label, "–" if label == "base" else _weight(row), row) for label, row in rows.items())
+
+
+def _relatives_table(results: Results) -> str:
+    labels = {"dera": "TR-DPO", "proxy": "proxy-tuning, small"}
+    rows = results.rows("relatives").values()
+    return _rows_table((labels[row.setting.method], _weight(row), row) for row in rows)
+
+
+def _rows_table(rows: Iterable[tuple[str, str, Row]]) -> str:
+    """A line for each (label, weight, row)."""
     cells = [
         [
             label,
-            "–" if label == "base" else _weight(row),
+            weight,
             *(interval(row.intervals.get(name)) for name in (HELPFUL, HARMLESS, "fluent")),
             interval(row.intervals.get("words"), 1),
             interval(row.kl, 3),
             number(row.distinct[1]),
         ]
-        for label, row in rows.items()
+        for label, weight, row in rows
     ]
     return markdown(
         ["method", "weight", HELPFUL, HARMLESS, "fluent", "words", "KL/token", "distinct-2"], cells
@@ -255,6 +269,10 @@ def _how(plan: Plan, about: Mapping[str, Any]) -> list[str]:
         f"policies for DeRa are retrained at β {', '.join(f'{beta:g}' for beta in plan.dera_betas.values())}, everything "
         "else as for `dpo`.",
         markdown(["model", "loss", "from", "updates", "pairs each", "settings"], trainings),
+        "Updates times pairs each is how many pairs a model has seen: the small models see all of theirs twice where that is "
+        "twice as many. ARMs have a term for the chosen answer's NLL per token (`sft_weight`), which keeps them language models; "
+        "no other loss has one. Learning rates and β were set once, by a pilot of one training of the large ARM, DPO and the "
+        "small ARM on pairs of another seed and 60 other prompts; none was searched for.",
         *about["notes"],
     ]
 
@@ -286,7 +304,7 @@ def _records(
         },
         **{
             name: results.rows(name)
-            for name in ("retrained", "strengths", "best-of-n", "darwin", "transfer-q")
+            for name in ("retrained", "strengths", "relatives", "best-of-n", "darwin", "transfer-q")
         },
     }
     return {

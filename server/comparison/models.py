@@ -60,6 +60,8 @@ class Models:
             for strength, beta in self.plan.dera_betas.items():
                 yield self._train(seed, retrained(strength), "dpo", "helpful", {"beta": beta})
             yield self._parm(seed)
+            yield self._train(seed, "helpful-tr-dpo", "tr-dpo", "helpful")
+            yield self._train(seed, "helpful-small-dpo", "small-dpo", "helpful")
         yield from self._soups(seed)
 
     def _start_stage(self) -> Stage:
@@ -143,7 +145,16 @@ class Models:
         return file
 
 
-_COSTS = {"arm": 1.2, "dpo": 1.3, "parm": 2.6, "small-arm": 0.42, "small-bt": 0.33, "small-prefix": 0.33}
+_COSTS = {
+    "arm": 1.2,
+    "dpo": 1.3,
+    "parm": 2.6,
+    "tr-dpo": 1.6,
+    "small-arm": 0.42,
+    "small-dpo": 0.5,
+    "small-bt": 0.33,
+    "small-prefix": 0.33,
+}
 """Seconds that an update of 16 pairs takes on one quiet core."""
 
 

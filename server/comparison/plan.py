@@ -12,6 +12,7 @@ SMALL = Shape(layers=3, hidden=128, intermediate=320, heads=4, kv_heads=2, tied=
 """0.93 million parameters with the demo's vocabulary, 4.3 times fewer than the base's 3.97 million."""
 
 _LARGE: Mapping[str, Any] = {"learning_rate": 5e-4}
+_DPO: Mapping[str, Any] = {"learning_rate": 3e-4, "beta": 0.1}
 _SMALL: Mapping[str, Any] = {"learning_rate": 1e-3}
 
 
@@ -81,9 +82,11 @@ def full_plan() -> Plan:
         start_batch=32,
         trainings={
             "arm": Training("arm", 200, settings={**_LARGE, **kept}),
-            "dpo": Training("dpo", 200, settings={"learning_rate": 3e-4, "beta": 0.1}),
+            "dpo": Training("dpo", 200, settings=_DPO),
             "parm": Training("parm", 200, settings={**_LARGE, **kept}),
+            "tr-dpo": Training("tr-dpo", 200, settings={**_DPO, "reference_sync_steps": 50}),
             "small-arm": Training("arm", 400, small=True, settings={**_SMALL, **kept}),
+            "small-dpo": Training("dpo", 400, small=True, settings={**_SMALL, "beta": 0.1}),
             "small-bt": Training("bt", 400, small=True, settings=_SMALL),
             "small-prefix": Training("bt-prefix", 400, small=True, settings=_SMALL),
         },
@@ -97,6 +100,7 @@ def full_plan() -> Plan:
             "dera": (0.25, 0.5, 1.0, 1.5, 2.0),
             "args": (0.25, 0.5, 1.0, 2.0, 4.0),
             "pargs": (0.25, 0.5, 1.0, 2.0, 4.0),
+            "proxy": (0.5, 1.0, 1.5, 2.0),
         },
         simplex=11,
         candidates=(4, 8, 16, 32),

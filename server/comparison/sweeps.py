@@ -140,6 +140,19 @@ class Sweeps:
             (f"train-{first}-{HELPFUL}-dpo",),
         )
 
+        yield self._relatives(first)
+
+    def _relatives(self, seed: int) -> Sweep:
+        """Members of the family that no claim is about: TR-DPO, and a small policy against its start, by proxy-tuning."""
+        pair, policy = f"{HELPFUL}-small-pair", f"{HELPFUL}-tr-dpo"
+        settings = [_setting("dera", {}, {"policy": policy, "lambda": 1.0})]
+        settings += [_setting("proxy", {pair: weight}) for weight in self.plan.grids["proxy"]]
+        after = tuple(f"train-{seed}-{name}" for name in (policy, f"{HELPFUL}-small-dpo"))
+        deployment = self._deployment(seed, [policy, pair])
+        return Sweep(
+            "relatives", deployment, settings, self.plan.prompts, self.plan.prompt_seed, ("start", *after)
+        )
+
     def _two_objectives(self, seed: int) -> Sweep:
         names = [f"{objective}-{kind}" for objective in OBJECTIVES for kind in ("arm", "dpo")]
         settings = []
@@ -212,6 +225,8 @@ class Sweeps:
         prompts, batch = (plan.cost_prompts, BATCH) if kind == "together" else (plan.cost_single, 1)
         names = [f"{HELPFUL}-arm", f"{HARMLESS}-arm", f"{HELPFUL}-dpo", f"{HARMLESS}-dpo"]
         names += [f"{HELPFUL}-small-{kind}" for kind in ("arm", "bt", "prefix")]
+        trained = [*names, "parm", f"{HELPFUL}-small-dpo"]
+        names.append(f"{HELPFUL}-small-pair")
         deployment = {**self._deployment(seed, names, negative=True), "conditioned": self._parm(seed)}
         settings = [
             Setting(label, one.method, one.preferences, one.parameters)
@@ -230,7 +245,7 @@ class Sweeps:
                 *map(str, numbers),
                 str(self._costs_file(kind)),
             ),
-            after=tuple(f"train-{seed}-{name}" for name in (*names, "parm")),
+            after=tuple(f"train-{seed}-{name}" for name in trained),
             seconds=20 + sum(slower * (prompts + 1) * TOKENS / rate for rate in rates),
             alone=True,
             inputs=text,
@@ -254,6 +269,7 @@ class Sweeps:
             "dpo": _setting("dera", {}, one),
             "dera": _setting("dera", {}, {**one, "lambda": 2.0}),
             "mod": _setting("mod", {f"{HELPFUL}-dpo": 0.5, f"{HARMLESS}-dpo": 0.5}),
+            "proxy-small": _setting("proxy", {f"{HELPFUL}-small-pair": 1.0}),
             "cfg": _setting("cfg", {}, {"gamma": 1.0, "negative_prompt": "Be careless."}),
             "parm": _setting("parm", {HELPFUL: 0.5, HARMLESS: 0.5}),
             "args": _setting("args", {scorer: 1.0}),
@@ -264,11 +280,16 @@ class Sweeps:
         }
 
     def _deployment(self, seed: int, names: Sequence[str], *, negative: bool = False) -> dict[str, Any]:
-        """A configuration of the base and these models, each in the role that its name says."""
+        """A configuration of the base and these models, each in the role that its name says; a pair is a small policy and the
+        model it was trained from."""
         roles: dict[str, list[dict[str, Any]]] = {"rewards": [], "policies": [], "scorers": []}
         for name in names:
             entry: dict[str, Any] = {"name": name, "model": str(self.models.model(seed, name))}
-            if name.endswith("arm"):
+            if name.endswith("-pair"):
+                policy = self.models.model(seed, name.removesuffix("pair") + "dpo")
+                entry |= {"model": str(policy), "reference": str(self.models.start)}
+                roles["rewards"].append({**entry, "default": 0.0})
+            elif name.endswith("arm"):
                 roles["rewards"].append({**entry, "default": 0.0})
             elif name.endswith(("bt", "prefix")):
                 trained_on = "responses" if name.endswith("bt") else "prefixes"

@@ -172,6 +172,13 @@ def test_the_document_and_its_records_are_written_whole(
         assert f"({picture})" in text
         assert (out / "docs" / picture).read_bytes().startswith(b"\x89PNG")
     assert "| genarm-two | 25.00 | 0.12 | 1.2 | 100.00 |" in text
+    assert [
+        line.split(" | ")[:2] for line in text.splitlines() if line.startswith(("| TR-DPO", "| proxy-tuning"))
+    ] == [
+        ["| TR-DPO", "1"],
+        ["| proxy-tuning, small", "0.5"],
+        ["| proxy-tuning, small", "1"],
+    ]
     assert "nan" not in text
     records = json.loads((out / "records" / "rows.json").read_text())
     assert len(records["rows"]["curves"]) == len(results.curves)
