@@ -93,12 +93,14 @@ class SearchRun:
         """In the order of the engine's queue; only what may be refused is waited for."""
         engine = self._engine
         assert engine is not None, "begin() comes first"
-        if work.add:
-            await _done(engine.add(*work.add))
+        added = engine.add(*work.add) if work.add else None
         for sequence_id in work.abort:
             engine.abort(sequence_id)
         if work.release:
             engine.release(work.release)
+        if added is not None:
+            # Last: a search that is stopped here has given everything else to the engine.
+            await _done(added)
         if work.render:
             rewriting = self._rewriting
             assert rewriting is not None, "who renders chats was given the way to"

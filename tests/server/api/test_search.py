@@ -1,16 +1,21 @@
 """Searches over a real socket: answers as usual, progress as comments, cost in usage; cancelled or refused, none stays behind."""
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from server.api.search import SearchRun
 from server.config import read_deployment
+from server.decoding.search import Work
 from server.errors import ApiError
 from server.runtime import load_runtime
 
@@ -337,3 +342,25 @@ def test_shutdown_ends_a_search_with_an_error(real: Any, long: Any, until: Any) 
     assert "shutting down" in rest[-1]
     time.sleep(0)
     idle(real, until)
+
+
+def test_a_search_that_is_stopped_while_the_engine_takes_sequences_has_let_go_of_the_last_ones() -> None:
+    engine = SimpleNamespace(alive=True, released=[], add=lambda *_: Future(), abort=lambda _: None)
+    engine.release = engine.released.extend
+    works = iter([Work(), Work(add=[SimpleNamespace()], release=["held before"])])  # type: ignore[list-item]
+    execution = SimpleNamespace(
+        begin=lambda: next(works), take=lambda _: next(works), end=Work, answer=None, note=""
+    )
+    choice = SimpleNamespace(sequence_id="one/0")
+    method = SimpleNamespace(width=lambda _: 1, search=lambda _: iter(()))
+
+    async def stopped() -> None:
+        run = SearchRun(choice, method, SimpleNamespace(parameters=None), None)  # type: ignore[arg-type]
+        run.execution = execution  # type: ignore[assignment]
+        await run.begin(engine, lambda _: None, lambda *_: None)  # type: ignore[arg-type]
+        run.push(SimpleNamespace())  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        run.stop()
+
+    asyncio.run(stopped())
+    assert engine.released == ["held before"]
