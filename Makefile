@@ -15,16 +15,17 @@ endif
 
 TRITON := .venvs/triton
 
-.PHONY: serve test test-fast test-clients test-kernel test-gpu lint types bench page screenshots clean
+.PHONY: serve test test-slow test-clients test-kernel test-gpu lint types bench page screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
 
 test: lint types
-	$(BIN)/python -m pytest -m "not clients" $(ARGS)
-
-test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow and not clients" $(ARGS)
+
+# What takes long: 100,000 sampled answers, thousands of random requests, the benchmark's scenarios, trainings.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slow and not clients" $(ARGS)
 
 # Other people's clients against the server, each in an environment of its own under .venvs (PyPI and npm, first time only).
 test-clients: $(VENV)/.test

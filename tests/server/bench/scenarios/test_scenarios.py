@@ -27,6 +27,8 @@ from server.bench.scenarios.sweep import weight_sweep
 from server.bench.setup import Limits, Setup
 from server.engine import Engine, TokenOutput
 
+pytestmark = pytest.mark.slow
+
 MakeSetup = Callable[..., Setup]
 COMPARISONS = (
     "zero",
