@@ -200,6 +200,7 @@ def continuation(
     return engine.generate([SequenceRequest("fresh", prompts, mix, sampling)])["fresh"]
 
 
+@pytest.mark.slow
 def test_random_traffic_with_aborts_and_preemption_leaves_nothing_behind(
     make_engine: Callable[..., Engine],
 ) -> None:

@@ -168,6 +168,7 @@ def assert_alike(ours: TokenOutput, plain: TokenOutput) -> None:
         assert ours.report.scale == pytest.approx(plain.report.scale, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits",
     [{}, {"kv_tokens": 64 * 7}, {"kv_tokens": 64 * 7, "cache": "pages"}],
