@@ -17,6 +17,7 @@ from arm_models.errors import UserError
 from arm_models.evaluation.answers import Answer, Answering, Cell, Cost, SweepPlan
 from arm_models.evaluation.journal import Journal
 from arm_models.evaluation.settings import Setting
+from arm_models.whole_file import write_whole
 
 SWEEP_JSON = "sweep.json"
 
@@ -45,12 +46,7 @@ class SweepFolder:
                 )
             return cls(path, plan.as_json())
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            beside = record.with_suffix(".part")
-            beside.write_text(
-                json.dumps({"digest": plan.digest, **plan.as_json()}, indent=1) + "\n", encoding="utf-8"
-            )
-            beside.replace(record)
+            write_whole(record, json.dumps({"digest": plan.digest, **plan.as_json()}, indent=1) + "\n")
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from None
         return cls(path, plan.as_json())

@@ -13,6 +13,7 @@ from pathlib import Path
 from arm_models.evaluation.answers import SweepPlan
 from arm_models.evaluation.prompts import demo_prompts
 from arm_models.evaluation.settings import read_settings
+from arm_models.whole_file import write_whole
 from server.config import read_config_file, read_deployment
 from server.evaluation.engine_answers import EngineAnswers
 
@@ -34,9 +35,7 @@ def main(config: Path, listed: Path, prompts: int, seed: int, max_tokens: int, o
             )
             answering(warm, lambda _: None)
             costs[setting.name] = asdict(answering(counted, lambda _: None))
-    beside = out.with_name(out.name + ".part")
-    beside.write_text(json.dumps(costs, indent=1) + "\n", encoding="utf-8")
-    beside.replace(out)
+    write_whole(out, json.dumps(costs, indent=1) + "\n")
 
 
 if __name__ == "__main__":

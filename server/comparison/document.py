@@ -13,6 +13,7 @@ from arm_models.evaluation.equal_kl import EqualKl, at_equal_kl
 from arm_models.evaluation.report.figures import interval, markdown, number
 from arm_models.evaluation.report.picture import frontier_picture, kl_picture
 from arm_models.evaluation.summary import Frontier, Row, frontier
+from arm_models.whole_file import write_whole
 from server.comparison.claims import (
     ARGS,
     DPO,
@@ -47,14 +48,14 @@ def write(results: Results, docs: Path, records: Path, about: Mapping[str, Any])
     found = claims(results)
     fronts = _frontiers(results)
     equal = _equal_kl(results)
-    docs.mkdir(parents=True, exist_ok=True)
-    records.mkdir(parents=True, exist_ok=True)
     for name, picture in _pictures(results).items():
-        _replace(docs / name, picture)
+        write_whole(docs / name, picture)
     costs = _costs(results)
-    _replace(docs / "evaluation.md", _document(results, found, fronts, equal, costs, about).encode())
-    _replace(records / "claims.json", _json({"about": dict(about), "claims": [asdict(one) for one in found]}))
-    _replace(records / "rows.json", _json(_records(results, fronts, costs)))
+    write_whole(docs / "evaluation.md", _document(results, found, fronts, equal, costs, about))
+    write_whole(
+        records / "claims.json", _json({"about": dict(about), "claims": [asdict(one) for one in found]})
+    )
+    write_whole(records / "rows.json", _json(_records(results, fronts, costs)))
     return found
 
 
@@ -331,11 +332,5 @@ def _record(row: Row) -> dict[str, Any]:
     }
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    beside = file.with_name(file.name + ".part")
-    beside.write_bytes(content)
-    beside.replace(file)
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from arm_models.demo.deployment import demo_deployment
 from arm_models.demo.world.preferences import preference_pair
+from arm_models.whole_file import write_whole
 from server.comparison.plan import Plan, Training
 from server.comparison.stages import Stage
 
@@ -108,7 +109,7 @@ class Models:
         }
         file = self.folder / "configs" / f"train-{seed}-{name}.yaml"
         text = json.dumps(config, indent=1)  # JSON is YAML
-        _write(file, text)
+        write_whole(file, text)
         return Stage(
             f"train-{seed}-{name}",
             ("-m", "server.cli", "train", "--config", str(file)),
@@ -141,7 +142,7 @@ class Models:
         file = self.folder / "pairs" / f"{objective}-{seed}-{self.plan.pairs}.jsonl"
         if not file.is_file():
             lines = (json.dumps(pair) for pair in _pairs(objective, PAIR_SEED + seed, self.plan.pairs))
-            _write(file, "\n".join(lines) + "\n")
+            write_whole(file, "\n".join(lines) + "\n")
         return file
 
 
@@ -171,15 +172,3 @@ def _pairs(objective: str, seed: int, count: int) -> Iterator[dict[str, Any]]:
         if pair.chosen != pair.rejected:
             found += 1
             yield dict(pair.as_conversation())
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(file.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(file)
-
-
-def trained_names(stages: Sequence[Stage]) -> list[str]:
-    """The stages that train something, for the list in the report."""
-    return [stage.name for stage in stages if stage.name.startswith("train-")]

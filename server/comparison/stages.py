@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from arm_models.errors import UserError
+from arm_models.whole_file import write_whole
 
 _POLL = 0.1
 _SHOWN = 15
@@ -150,8 +151,6 @@ class Runner:
             raise UserError(
                 f"stage {one.stage.name} failed with code {one.process.returncode}; its log is {log}"
             )
-        marker = self.folder / "done" / one.stage.name
-        beside = marker.with_suffix(".part")
         seconds = round(time.monotonic() - one.started, 1)
-        beside.write_text(json.dumps({"digest": one.stage.digest, "seconds": seconds}) + "\n")
-        beside.replace(marker)
+        done = json.dumps({"digest": one.stage.digest, "seconds": seconds}) + "\n"
+        write_whole(self.folder / "done" / one.stage.name, done)

@@ -12,6 +12,7 @@ from typing import Any
 from arm_models.evaluation.answers import Cost
 from arm_models.evaluation.folder import SweepFolder
 from arm_models.evaluation.settings import Setting, described
+from arm_models.whole_file import write_whole
 from server.comparison.models import OBJECTIVES, SOUP, Models, retrained
 from server.comparison.plan import Plan
 from server.comparison.stages import Stage
@@ -310,7 +311,7 @@ class Sweeps:
             listed: json.dumps([setting.as_json() for setting in settings], indent=1),
         }
         for file, text in texts.items():
-            _write(file, text)
+            write_whole(file, text)
         return (config, listed), "".join(texts.values())
 
     def _stage(self, sweep: Sweep) -> Stage:
@@ -343,10 +344,3 @@ def _setting(
     method: str, preferences: Mapping[str, float] | None, parameters: Mapping[str, Any] | None = None
 ) -> Setting:
     return Setting(described(method, preferences, parameters or {}), method, preferences, parameters or {})
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(file.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(file)

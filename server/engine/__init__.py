@@ -8,16 +8,8 @@ from server.engine.attention.hook import ATTENTION, register_attention
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.member import Member, SelfTestError
-from server.engine.sequence import (
-    CandidateScoring,
-    Grammar,
-    Matcher,
-    SamplingParams,
-    SequenceRequest,
-    TokenLogprobs,
-    TokenOutput,
-    TokenReport,
-)
+from server.engine.output import TokenLogprobs, TokenOutput, TokenReport
+from server.engine.request import CandidateScoring, Grammar, Matcher, SamplingParams, SequenceRequest
 from server.engine.stats import EngineStats
 from server.engine.thread import EngineDead, EngineThread
 

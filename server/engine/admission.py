@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from server.engine.member import Member
-from server.engine.sequence import CandidateScoring, Conditions, SamplingParams, SequenceRequest
+from server.engine.request import CandidateScoring, Conditions, SamplingParams, SequenceRequest
 
 
 class Admission:

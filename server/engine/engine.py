@@ -11,12 +11,13 @@ from server.engine.cache.kv_cache import BLOCK
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.member import Member
+from server.engine.output import TokenOutput
+from server.engine.request import CandidateScoring, Conditions, SequenceRequest
 from server.engine.sampling import marks, prompt_logprobs
 from server.engine.sampling.candidates import Chosen
 from server.engine.sampling.drawing import Drawn, Outcome, draw
 from server.engine.sampling.readout import Readout
 from server.engine.scheduler import Scheduler, Step
-from server.engine.sequence import CandidateScoring, Conditions, SequenceRequest, TokenOutput
 from server.engine.sequence import Sequence as Running
 from server.engine.speculation.pace import AdaptivePace, Pace
 from server.engine.speculation.speculation import Speculation

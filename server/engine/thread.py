@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from server.engine.engine import Engine
-from server.engine.sequence import CandidateScoring, SequenceRequest, TokenOutput
+from server.engine.output import TokenOutput
+from server.engine.request import CandidateScoring, SequenceRequest
 from server.engine.stats import EngineStats
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,7 @@ from arm_models.evaluation.report.picture import check_pictures, frontier_pictur
 from arm_models.evaluation.report.table import columns, cost_text, frontier_columns, table
 from arm_models.evaluation.scores.oracle import ORACLES, all_oracles
 from arm_models.evaluation.summary import Frontier, Row, by_method, frontier
+from arm_models.whole_file import write_whole
 
 if TYPE_CHECKING:
     from arm_models.evaluation.answers import Answer
@@ -240,14 +241,14 @@ def _write(
 ) -> None:
     if args.output is not None:
         as_json = args.output.suffix == ".json"
-        _replace(
+        write_whole(
             args.output,
             data.as_json(rows, frontiers, folder.costs, folder.plan) if as_json else data.as_csv(rows),
         )
     if args.alpaca is not None:
-        _replace(args.alpaca, alpaca(rows, prompts.messages))
+        write_whole(args.alpaca, alpaca(rows, prompts.messages))
     if args.report is not None:
-        _replace(args.report, page(f"Sweep {folder.path.name}", _sections(folder, rows, frontiers)))
+        write_whole(args.report, page(f"Sweep {folder.path.name}", _sections(folder, rows, frontiers)))
 
 
 def _sections(folder: SweepFolder, rows: Sequence[Row], frontiers: Sequence[Frontier]) -> list[Section]:
@@ -298,9 +299,3 @@ def _at_equal_kl(
         header,
         cells,
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

@@ -13,6 +13,7 @@ from arm_models.errors import UserError
 from arm_models.evaluation.bars import Bar
 from arm_models.evaluation.generation import Weights
 from arm_models.evaluation.sweep import Sweep
+from arm_models.whole_file import write_whole
 
 FORMATS = (".json", ".csv")
 
@@ -53,9 +54,7 @@ def check_output(path: Path) -> None:
 def write(sweep: Sweep, bars: Sequence[Bar], settings: dict[str, Any], path: Path) -> None:
     """Write the rows (JSON: with settings, bars and answers too) to ``path``, beside and then renamed."""
     text = _json(sweep, bars, settings) if path.suffix == ".json" else _csv(sweep)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, text)
 
 
 def _json(sweep: Sweep, bars: Sequence[Bar], settings: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from server.engine.output import TokenLogprobs, TokenReport
 from server.engine.sampling.candidates import Judge, choose, rescore
 from server.engine.sampling.divergence import limit
 from server.engine.sampling.mix import Contribution, mix_logits
@@ -18,7 +19,6 @@ from server.engine.sampling.report import (
 )
 from server.engine.sampling.sampler import sample
 from server.engine.sequence import Sequence as Running
-from server.engine.sequence import TokenLogprobs, TokenReport
 from server.engine.transfer import Download, upload
 
 NOT_FINITE = "the mixed distribution is not finite: a model overflowed or a weight is too large"

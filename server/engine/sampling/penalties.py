@@ -11,7 +11,7 @@ import torch
 from server.engine.transfer import upload
 
 if TYPE_CHECKING:
-    from server.engine.sequence import SamplingParams
+    from server.engine.request import SamplingParams
 
 
 class History:

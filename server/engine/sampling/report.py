@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from server.engine.output import TokenLogprobs, TokenReport
 from server.engine.sampling.divergence import kl
-from server.engine.sequence import TokenLogprobs, TokenReport
 from server.engine.transfer import upload
 
 
