@@ -41,7 +41,7 @@ class Claim:
 
 
 def claims(results: Results) -> list[Claim]:
-    """All of them, in the order of the issue's questions."""
+    """All of them, in the order in which they are written."""
     return [
         _at_equal_kl(results, "GenARM beats ARGS at equal KL", ARGS, 0.0),
         _at_equal_kl(results, "GenARM is not worse than PARGS at equal KL", PARGS, -MARGIN),
@@ -55,12 +55,11 @@ def claims(results: Results) -> list[Claim]:
 
 
 def frontiers(results: Results) -> dict[str, list[Row]]:
-    """The rows of each frontier over (helpful, harmless); PARM's from the first seed alone."""
-    both = results.together("frontier").values()
+    """The rows of each frontier over (helpful, harmless); MOD's and PARM's from the first seed alone."""
     return {
-        "GenARM": [row for row in both if row.setting.method == "genarm"],
-        "MOD": [row for row in both if row.setting.method == "mod"],
+        "GenARM": list(results.together("frontier").values()),
         "Rewarded Soups": list(results.together(SOUP).values()),
+        "MOD (first seed)": list(results.rows("mod").values()),
         "PARM (first seed)": list(results.rows("parm").values()),
     }
 
@@ -173,8 +172,8 @@ def _soups(results: Results) -> Claim:
     found = frontiers(results)
     value = larger(found["GenARM"], found["Rewarded Soups"])
     each = [
-        larger([row for row in two.values() if row.setting.method == "genarm"], list(soup.values()))
-        for two, soup in zip(results.seeds("frontier"), results.seeds(SOUP), strict=True)
+        larger(list(genarm.values()), list(soup.values()))
+        for genarm, soup in zip(results.seeds("frontier"), results.seeds(SOUP), strict=True)
     ]
     return Claim(
         "GenARM's (helpful, harmless) frontier has a larger hypervolume than Rewarded Soups'",

@@ -110,12 +110,13 @@ class Sweeps:
             )
 
     def _frontiers(self) -> Iterator[Sweep]:
-        """Two objectives: GenARM, MOD and soups for each seed; PARM and the retrained policies for the first."""
+        """Two objectives: GenARM and soups for each seed; MOD, PARM and the retrained policies for the first."""
         plan = self.plan
         for seed in plan.seeds:
-            yield self._two_objectives(seed)
+            yield self._two_objectives(seed, "genarm", "arm", f"frontier-{seed}")
             yield self._soups(seed)
         first = plan.seeds[0]
+        yield self._two_objectives(first, "mod", "dpo", "mod")
         deployment = {**self._deployment(first, []), "conditioned": self._parm(first)}
         settings = [
             Setting(f"parm {share:g}", "parm", {HELPFUL: share, HARMLESS: round(1 - share, 6)})
@@ -154,19 +155,15 @@ class Sweeps:
             "relatives", deployment, settings, self.plan.prompts, self.plan.prompt_seed, ("start", *after)
         )
 
-    def _two_objectives(self, seed: int) -> Sweep:
-        names = [f"{objective}-{kind}" for objective in OBJECTIVES for kind in ("arm", "dpo")]
-        settings = []
-        for share in self.simplex:
-            other = round(1 - share, 6)
-            arms = {f"{HELPFUL}-arm": share, f"{HARMLESS}-arm": other}
-            policies = {f"{HELPFUL}-dpo": share, f"{HARMLESS}-dpo": other}
-            settings += [
-                Setting(f"genarm {share:g}", "genarm", arms),
-                Setting(f"mod {share:g}", "mod", policies),
-            ]
+    def _two_objectives(self, seed: int, method: str, kind: str, name: str) -> Sweep:
+        """A method's weights between two models of a kind, one for each objective."""
+        first, second = names = [f"{objective}-{kind}" for objective in OBJECTIVES]
+        settings = [
+            Setting(f"{method} {share:g}", method, {first: share, second: round(1 - share, 6)})
+            for share in self.simplex
+        ]
         return Sweep(
-            f"frontier-{seed}",
+            name,
             self._deployment(seed, names),
             settings,
             self.plan.prompts,
