@@ -147,12 +147,12 @@ class Models:
 
 
 _COSTS = {
-    "arm": 1.2,
-    "dpo": 1.3,
+    "arm": 1.45,
+    "dpo": 1.65,
     "parm": 2.6,
-    "tr-dpo": 1.6,
-    "small-arm": 0.42,
-    "small-dpo": 0.5,
+    "tr-dpo": 1.95,
+    "small-arm": 0.6,
+    "small-dpo": 0.72,
     "small-bt": 0.33,
     "small-prefix": 0.33,
 }

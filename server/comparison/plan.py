@@ -83,7 +83,7 @@ def full_plan() -> Plan:
         trainings={
             "arm": Training("arm", 200, settings={**_LARGE, **kept}),
             "dpo": Training("dpo", 200, settings=_DPO),
-            "parm": Training("parm", 200, settings={**_LARGE, **kept}),
+            "parm": Training("parm", 200, settings={**kept, "learning_rate": 0.01}),
             "tr-dpo": Training("tr-dpo", 200, settings={**_DPO, "reference_sync_steps": 50}),
             "small-arm": Training("arm", 400, small=True, settings={**_SMALL, **kept}),
             "small-dpo": Training("dpo", 400, small=True, settings={**_SMALL, "beta": 0.1}),
@@ -105,7 +105,7 @@ def full_plan() -> Plan:
         simplex=9,
         candidates=(4, 8, 16, 32),
         darwin={"iterations": 3, "mutations": 5, "m": 10, "keep": 3},
-        transfer={"k": 5, "rollout_tokens": 10},
+        transfer={"k": 10, "rollout_tokens": 20},
         transfer_prompts=300,
         transfer_weights=(0.5, 2.0),
         cost_prompts=32,

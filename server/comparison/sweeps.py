@@ -39,7 +39,7 @@ class Sweep:
     prompts: int
     prompt_seed: int
     after: tuple[str, ...]
-    rate: float = 800.0
+    rate: float = 1500.0
 
 
 class Sweeps:
@@ -188,7 +188,7 @@ class Sweeps:
             self.plan.prompts,
             self.plan.prompt_seed,
             tuple(after),
-            rate=1000.0,
+            rate=2000.0,
         )
 
     def _searches(self) -> Iterator[Sweep]:
@@ -200,15 +200,15 @@ class Sweeps:
             _setting("best_of_n", None, {"scorer": scorer, "n_candidates": count})
             for count in plan.candidates
         ]
-        rate = 1000.0 / sum(plan.candidates) * len(plan.candidates)
+        rate = 3200.0 / sum(plan.candidates) * len(plan.candidates)
         yield Sweep("best-of-n", deployment, best, plan.prompts, plan.prompt_seed, after, rate)
         darwin = [_setting("darwin", None, {"scorer": scorer, **plan.darwin})]
         beams = plan.darwin["iterations"] * plan.darwin["mutations"]
-        yield Sweep("darwin", deployment, darwin, plan.prompts, plan.prompt_seed, after, 800.0 / (beams + 8))
+        yield Sweep("darwin", deployment, darwin, plan.prompts, plan.prompt_seed, after, 2600.0 / (beams + 8))
         transfer = [self._transfer(weight, scorer) for weight in plan.transfer_weights]
         cost = plan.transfer["k"] * (plan.transfer["rollout_tokens"] + 2)
         yield Sweep(
-            "transfer-q", deployment, transfer, plan.transfer_prompts, plan.prompt_seed, after, 1500.0 / cost
+            "transfer-q", deployment, transfer, plan.transfer_prompts, plan.prompt_seed, after, 5000.0 / cost
         )
 
     def _transfer(self, weight: float, scorer: str) -> Setting:
