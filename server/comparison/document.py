@@ -98,7 +98,8 @@ def _document(
         "## What an answer token costs",
         f"Each method by itself, one thread: {plan.cost_prompts} prompts side by side, and {plan.cost_single} one after the "
         "other. Forwards: passes of any member, per token of the answer; side by side many answers share one. Computed: tokens "
-        "that all members computed, prompts among them, per token of the answer.",
+        "that all members computed, prompts among them, per token of the answer. Forwards and computed tokens hardly change from "
+        "run to run; times do by a quarter on two cores of a machine that others use.",
         _cost_table(costs),
         "## How it was made",
         *_how(plan, about),
