@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Any
@@ -12,12 +12,13 @@ from pydantic.json_schema import models_json_schema
 from sse_starlette.sse import AppStatus
 from starlette.exceptions import HTTPException
 
+from server.access import Hosts, KeyRing
 from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
-from server.api.middleware import ApiKeys, BodyLimit, RequestId, error_response
+from server.api.middleware import ApiKeys, BodyLimit, Cors, HostCheck, RequestId, error_response
 from server.api.schema.responses import ResponseChunk, ResponseRequest
 from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
-from server.config import Deployment
+from server.config import Deployment, HttpSettings
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, UnknownRoute, clip
 from server.runtime import Load, load_runtime
 
@@ -36,7 +37,7 @@ CHUNKS = (schema.ChatCompletionChunk, ResponseChunk)
 def create_app(
     deployment: Deployment,
     *,
-    keys: Iterable[str] = (),
+    keys: KeyRing | None = None,
     load: Load = load_runtime,
     on_ready: Callable[[], None] = lambda: None,
     on_dead: Callable[[BaseException], None] = lambda _: None,
@@ -45,7 +46,7 @@ def create_app(
 
     Args:
         deployment: what to serve.
-        keys: API keys; none lets everybody in.
+        keys: whom to let in; None: as ``deployment`` says.
         load: how models are loaded; tests pass their own.
         on_ready: called when requests are taken.
         on_dead: called once when serving has become impossible (loading failed, the engine died); whoever
@@ -54,6 +55,7 @@ def create_app(
     # Otherwise streams are cut at SIGTERM instead of finishing while the server drains.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
     serving = Serving(deployment, load, on_ready, on_dead)
+    keys = KeyRing(deployment) if keys is None else keys
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,19 +78,29 @@ def create_app(
     }
     for module in (chat, completions, responses, running, models, tokenize, health, page):
         app.include_router(module.router, responses=errors)
-    app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=tuple(keys), open_paths=page.ASSETS)
-    app.add_middleware(RequestId)
+    _guard(app, deployment.http, keys, serving)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
+def _guard(app: FastAPI, http: HttpSettings, keys: KeyRing, serving: Serving) -> None:
+    """What a request passes before a route sees it, the innermost first."""
+    unlocked = (*page.ASSETS, "/metrics") if http.open_metrics else page.ASSETS
+    app.add_middleware(BodyLimit, limit=http.max_body_bytes)
+    app.add_middleware(ApiKeys, keys=keys, refused=serving.refused, open_paths=unlocked)
+    if http.cors_origins:
+        app.add_middleware(Cors, origins=http.cors_origins)
+    app.add_middleware(HostCheck, hosts=Hosts(http, anonymous=not keys.required), refused=serving.refused)
+    app.add_middleware(RequestId)
+
+
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    if request.url.path.startswith("/v1/"):
-        route = f"{request.method} {clip(request.url.path)}"
+    path = request.scope["path"]  # request.url is made of the Host header too
+    if path.startswith("/v1/"):
+        route = f"{request.method} {clip(path)}"
         request.app.state.serving.refused(request.state.request_id, route, error)
     return error_response(error)
 
@@ -96,7 +108,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Starlette's own refusals in OpenAI's shape."""
     assert isinstance(error, HTTPException)
-    route = f"{request.method} {clip(request.url.path)}"
+    route = f"{request.method} {clip(request.scope['path'])}"
     if error.status_code == 404:
         return error_response(UnknownRoute(f"Unknown request URL: {route}."))
     if error.status_code == 405:

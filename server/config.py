@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from arm_models.errors import UserError
 
@@ -26,6 +34,25 @@ Weight = Annotated[float, Field(strict=True, ge=-MAX_WEIGHT, le=MAX_WEIGHT, allo
 Reference = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+HostName = Annotated[
+    str, StringConstraints(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9.-]{0,252}|[0-9A-Fa-f:.]{2,45})$")
+]
+Origin = Annotated[
+    str, StringConstraints(pattern=r"^https?://([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?$")
+]
+
+
+def _in_order(bounds: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    low, high = bounds
+    if low is None and high is None:
+        raise ValueError("bounds nothing: must be [low, high], of which one may be null")
+    if low is not None and high is not None and low > high:
+        raise ValueError("must be [low, high] with low <= high")
+    return bounds
+
+
+Bounds = Annotated[tuple[Weight | None, Weight | None], AfterValidator(_in_order)]
+"""Smallest and largest weight; None is no bound."""
 
 
 class Section(BaseModel):
@@ -125,12 +152,17 @@ class HttpSettings(Section):
     max_queue: Annotated[int, Field(strict=True, ge=0)] = 256
     max_choices: Count = 16  # of one request: n times its prompts
     drain_seconds: Seconds = 30.0
+    allow_anonymous: Annotated[bool, Field(strict=True)] = False  # no keys, and yet no loopback address
+    allowed_hosts: tuple[HostName, ...] = ()  # Host headers besides loopback's; "*": any
+    cors_origins: tuple[Origin, ...] = ()  # pages of which origins may call; none: no CORS headers
+    open_metrics: Annotated[bool, Field(strict=True)] = False  # /metrics without a key
 
 
 class Deployment(Section):
     """Everything ``genarm serve`` needs to know.
 
-    ``presets`` are named weights, offered as model ids ``<model>:<preset>``.
+    ``presets`` are named weights, offered as model ids ``<model>:<preset>``. ``weight_ranges``: what α/β every request
+    has to keep to, by name.
     """
 
     model: ModelId
@@ -141,6 +173,7 @@ class Deployment(Section):
     scorers: tuple[ScorerSettings, ...] = ()
     conditioned: ConditionedSettings | None = None
     presets: Mapping[Name, Mapping[str, Weight]] = Field(default_factory=dict)
+    weight_ranges: Mapping[Name, Bounds] = Field(default_factory=dict)
     threads: Count | None = None  # CPU threads of one forward; None leaves it to torch
     engine: EngineSettings = EngineSettings()
     http: HttpSettings = HttpSettings()
@@ -154,12 +187,23 @@ class Deployment(Section):
                 if name not in names:
                     known = ", ".join(names) or "none"
                     raise ValueError(f"presets.{preset}.{name}: no reward has this name (known: {known})")
+        _check_weight_ranges(self)
         return self
 
     @property
     def reward_names(self) -> tuple[str, ...]:
         """The rewards in the order they are declared."""
         return tuple(reward.name for reward in self.rewards)
+
+    @property
+    def weighed_names(self) -> tuple[str, ...]:
+        """Every name that a request's weights can have: of rewards, policies, scorers, objectives, and of the base's
+        negative prompt.
+        """
+        models: tuple[NamedSettings, ...] = (*self.rewards, *self.policies, *self.scorers)
+        objectives = self.conditioned.objectives if self.conditioned else ()
+        negative = ("base.negative",) if self.base.negative_prompt else ()
+        return tuple(dict.fromkeys((*(model.name for model in models), *objectives, *negative)))
 
     def whole(self, weights: Mapping[str, float]) -> dict[str, float]:
         """``weights`` with every other reward at 0, in the order of declaration."""
@@ -189,6 +233,26 @@ def _check_names(deployment: Deployment) -> None:
             raise ValueError(f"{taken[name]}: the name '{name}' is taken by the reference of '{pair.name}'")
 
 
+def _check_weight_ranges(deployment: Deployment) -> None:
+    """Ranges are of names there are, and what is served without a word about weights keeps to them."""
+    for name in deployment.weight_ranges:
+        if name not in deployment.weighed_names:
+            known = ", ".join(deployment.weighed_names) or "none"
+            raise ValueError(f"weight_ranges.{name}: nothing with a weight has this name (known: {known})")
+    served = {
+        f"the default of rewards.{reward.name}": {reward.name: reward.default}
+        for reward in deployment.rewards
+    }
+    served |= {
+        f"presets.{preset}": deployment.whole(weights) for preset, weights in deployment.presets.items()
+    }
+    for place, weights in served.items():
+        for name, weight in weights.items():
+            low, high = deployment.weight_ranges.get(name, (None, None))
+            if (low is not None and weight < low) or (high is not None and weight > high):
+                raise ValueError(f"weight_ranges.{name}: {place} weighs it {weight:g}, which is outside")
+
+
 def read_deployment(declared: Mapping[str, Any], source: str) -> Deployment:
     """Checks what was declared.
 
@@ -199,7 +263,7 @@ def read_deployment(declared: Mapping[str, Any], source: str) -> Deployment:
         return Deployment.model_validate(declared)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        raise UserError(f"{source}: {_complaint(first['loc'], first['type'], first['msg'])}") from None
+        raise UserError(f"{source}: {complaint(first['loc'], first['type'], first['msg'])}") from None
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -209,7 +273,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         UserError: the file is missing, unreadable, not YAML or no mapping.
     """
     try:
-        declared = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        declared = yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"{path}: cannot be read: {reason}") from None
@@ -222,27 +286,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return _resolved(declared, path.parent)
 
 
-def read_api_keys(path: str | None) -> frozenset[str]:
-    """The keys in a file, one per line; empty lines and lines that begin with # do not count. No file: no
-    keys.
-
-    Raises:
-        UserError: the file cannot be read or holds no key.
-    """
-    if path is None:
-        return frozenset()
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"api_key_file {path}: cannot be read: {reason}") from None
-    keys = frozenset(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    if not keys:
-        raise UserError(f"api_key_file {path}: holds no key (one per line)")
-    return keys
-
-
-class _UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml.SafeLoader):
     """YAML that refuses a key given twice instead of keeping the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -295,7 +339,8 @@ def _resolved(declared: dict[str, Any], folder: Path) -> dict[str, Any]:
     return resolved
 
 
-def _complaint(loc: Iterable[int | str], kind: str, message: str) -> str:
+def complaint(loc: Iterable[int | str], kind: str, message: str) -> str:
+    """What pydantic complains about, as one line that begins with the key's path."""
     path = ""
     for part in loc:
         path += f"[{part}]" if isinstance(part, int) else f"{'.' if path else ''}{part}"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arm_models.errors import UserError
-from server.config import Deployment, read_api_keys, read_config_file, read_deployment
+from server.access import KeyRing, is_loopback
+from server.config import Deployment, HttpSettings, read_config_file, read_deployment
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -43,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     http = parser.add_argument_group("http")
     http.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     http.add_argument("--port", type=int, help="port to listen on (default: 8000; 0 takes a free one)")
-    http.add_argument("--api-key-file", metavar="FILE", help="keys that may use the server, one per line")
+    http.add_argument("--api-key-file", metavar="FILE", help="keys that may use the server; see `genarm key`")
+    http.add_argument(
+        "--allow-anonymous",
+        action="store_true",
+        default=None,
+        help="without keys, listen on other addresses than loopback too",
+    )
     http.add_argument("--max-queue", type=int, metavar="N", help="requests that may wait (default: 256)")
     http.add_argument(
         "--drain-seconds", type=float, metavar="S", help="time running answers get at the end (default: 30)"
@@ -74,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     loaded).
     """
     deployment = deployment_from(args)
-    keys = read_api_keys(deployment.http.api_key_file)
-    listening = _listen(deployment.http.host, deployment.http.port)
+    keys = KeyRing(deployment)
+    listening = _listen(deployment.http, anonymous=not keys.required)
     _log_to_stderr()
     return _serve(deployment, keys, listening)
 
@@ -110,7 +117,7 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
     if args.presets is not None:
         merged["presets"] = _over(merged.get("presets", {}), _presets(args.presets))
     for section, names in (
-        ("http", ("host", "port", "api_key_file", "max_queue", "drain_seconds")),
+        ("http", ("host", "port", "api_key_file", "allow_anonymous", "max_queue", "drain_seconds")),
         ("engine", ("max_sequences", "kv_tokens", "deterministic", "speculation")),
     ):
         flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -186,13 +193,23 @@ def demo_config() -> dict[str, Any]:
     }
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bound before anything slow begins, so that a taken port is known at once."""
+def _listen(http: HttpSettings, *, anonymous: bool) -> socket.socket:
+    """Bound before anything slow begins, so that a taken port is known at once, and an address that must not be open to
+    everybody.
+    """
+    host, port = http.host, http.port
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    if anonymous and not http.allow_anonymous and not is_loopback(listening.getsockname()[0]):
+        listening.close()
+        raise UserError(
+            f"http.host {host} can be reached from other machines: give --api-key-file, or --allow-anonymous to let "
+            "everybody in"
+        )
+    return listening
 
 
 def _log_to_stderr() -> None:
@@ -204,7 +221,7 @@ def _log_to_stderr() -> None:
     log.propagate = False
 
 
-def _serve(deployment: Deployment, keys: frozenset[str], listening: socket.socket) -> int:
+def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> int:
     import uvicorn
     from fastapi import FastAPI
 

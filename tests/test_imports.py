@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 WEB = ("fastapi", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
+WEB_SERVER = ("fastapi", "starlette", "uvicorn", "sse_starlette")
 UPPER = ("server.app", "server.cli", "server.api", "server.serve_command", "server.evaluate_command")
 UPPER += ("server.sweep_command", "server.compare_command", "server.evaluation", "server.comparison")
 LOWEST = (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine", "arm_models")
@@ -56,6 +57,14 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
         ("server/config", LOWEST),
         ("server/errors", LOWEST),
         ("server/metrics", LOWEST),
+        (
+            "server/access",
+            (*LOWEST, "server.text", "server.structured", "server.metrics", "server.evaluation"),
+        ),
+        ("server/access", WEB_SERVER),
+        ("server/config", ("server.access", "server.errors", "server.metrics")),
+        ("server/errors", ("server.access", "server.config", "server.metrics")),
+        ("server/decoding", ("server.access",)),
         (
             "server/structured",
             (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.metrics"),

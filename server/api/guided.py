@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from server.access import Caller, check_weights
 from server.api import schema
 from server.api.choice import Token
 from server.api.generation import Change, Generation
@@ -15,14 +16,14 @@ from server.errors import ModelNotFound
 from server.text import TokenBytes
 
 
-def read_guidance(body: SamplingFields, server: Serving) -> Guidance:
+def read_guidance(body: SamplingFields, server: Serving, caller: Caller) -> Guidance:
     """The guidance a request asks for: its own preferences, or its preset's, or the method's defaults.
 
     Raises:
-        ModelNotFound: no such model or preset.
+        ModelNotFound: no such model or preset, or none for this caller.
         InvalidRequest: no such method, parameter or preference; or weights the method refuses.
     """
-    roster, preset = server.roster, _preset(body.model, server)
+    roster, preset = server.roster, _preset(body.model, server, caller)
     asked = body.guidance or schema.GuidanceFields()
     method = METHODS[0] if asked.method is None else method_named(asked.method, roster)
     parameters = read_parameters(method, asked.parameters)
@@ -30,6 +31,18 @@ def read_guidance(body: SamplingFields, server: Serving) -> Guidance:
     guidance = Guidance(method, parameters, preferences, roster)
     _ = guidance.row, guidance.roles  # refuses now what it would refuse later
     return guidance
+
+
+def check_allowed(guidance: Guidance, caller: Caller) -> None:
+    """Raises InvalidRequest where ``guidance`` weighs something as ``caller`` may not."""
+    weighed = guidance.weighed
+    check_weights(
+        caller.ranges,
+        drawn=weighed.drawn,
+        judged=weighed.judged,
+        fades=weighed.fades,
+        asked=guidance.preferences,
+    )
 
 
 def guidance_report(generation: Generation, *, summary: bool) -> schema.GuidanceReport:
@@ -99,10 +112,11 @@ def _summary(generation: Generation) -> dict[str, Any]:
     }
 
 
-def _preset(model: str, server: Serving) -> dict[str, float] | None:
+def _preset(model: str, server: Serving, caller: Caller) -> dict[str, float] | None:
     """The rewards' weights that a model id stands for, if it is a preset's."""
     deployment = server.deployment
     name, colon, preset = model.partition(":")
-    if name != deployment.model or (colon and preset not in deployment.presets):
+    known = not colon or (preset in deployment.presets and caller.may_ask_for(preset))
+    if name != deployment.model or not known:
         raise ModelNotFound(model)
     return deployment.whole(deployment.presets[preset]) if colon else None

@@ -1,26 +1,30 @@
-"""What every request passes before a route sees it: an id, the key, the size of its body.
+"""What every request passes before a route sees it: an id, the host it names, the page it comes from, the key, the size of
+its body.
 
 Plain ASGI, so that streams stay streams.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import ApiError, BodyTooLarge, InvalidKey, InvalidRequest
+from server.access import Caller, Hosts, KeyRing
+from server.errors import ApiError, BodyTooLarge, InvalidKey, InvalidRequest, clip
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Routes that never need a key; every other one does, the unknown ones included."""
+
+Refused = Callable[[str, str, ApiError], None]
+"""(request id, verb and path, error): counts and logs a request that no route sees."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -67,32 +71,78 @@ class RequestId:
             await error_response(error)(scope, receive, send_with_id)
 
 
-class ApiKeys:
-    """Lets in whoever has a key; without keys, everybody. ``open_paths`` need none, nor do ``OPEN_PATHS``.
+class HostCheck:
+    """Answers 400 to a Host header that ``hosts`` does not accept; supervisors may call a server what they like."""
 
-    ``scope["state"]["owner"]`` tells callers apart without keeping keys.
-    """
-
-    def __init__(self, app: ASGIApp, keys: Iterable[str], open_paths: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, refused: Refused) -> None:
         self.app = app
-        self._open = OPEN_PATHS.union(open_paths)
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._hosts = hosts
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request or answers 401."""
-        if scope["type"] == "http":
-            digest = _digest(_bearer(Headers(scope=scope)))
-            state = scope.setdefault("state", {})
-            state["owner"] = digest.hex() if self._digests else ""
-            if self._digests and scope["path"] not in self._open and not self._knows(digest):
-                error = InvalidKey("Incorrect API key provided: send 'Authorization: Bearer <key>'.")
+        """Serves one request or answers 400."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            named = Headers(scope=scope).getlist("host")
+            if len(named) != 1 or not self._hosts.accepts(named[0]):
+                error = InvalidRequest(
+                    f"The Host header '{clip(', '.join(named))}' is not accepted here; "
+                    "http.allowed_hosts of the deployment names those that are.",
+                    code="host_not_allowed",
+                )
+                self._refused(*_named(scope), error)
                 await error_response(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _knows(self, digest: bytes) -> bool:
-        # Every key is compared, in constant time: how long it takes tells nothing.
-        return bool(sum([hmac.compare_digest(digest, other) for other in self._digests]))
+
+class Cors:
+    """Lets pages of the ``origins`` call; to every other one the answers have no CORS header, so no browser shows them."""
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        self._origins = frozenset(origins)
+        self._closed = app
+        self._open = CORSMiddleware(
+            app,
+            allow_origins=tuple(origins),
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
+            allow_headers=("*",),  # clients of OpenAI's API send many of their own
+            expose_headers=("x-request-id", "retry-after"),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request, or answers a preflight."""
+        known = scope["type"] == "http" and Headers(scope=scope).get("origin") in self._origins
+        await (self._open if known else self._closed)(scope, receive, send)
+
+
+class ApiKeys:
+    """Lets in whoever has a key; without keys, everybody. ``open_paths`` need none, nor do ``OPEN_PATHS``.
+
+    Whoever is let in is ``scope["state"]["caller"]``; ``["owner"]`` tells callers apart without keeping keys.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing, refused: Refused, open_paths: Iterable[str] = ()) -> None:
+        self.app = app
+        self._keys = keys
+        self._refused = refused
+        self._open = OPEN_PATHS.union(open_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request or answers 401."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # there are none
+            return
+        if scope["type"] == "http":
+            caller = self._keys.caller(_bearer(Headers(scope=scope)))
+            state = scope.setdefault("state", {})
+            state["caller"] = Caller() if caller is None else caller
+            state["owner"] = state["caller"].owner
+            if caller is None and scope["path"] not in self._open:
+                error = InvalidKey("Incorrect API key provided: send 'Authorization: Bearer <key>'.")
+                self._refused(*_named(scope), error)
+                await error_response(error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class BodyLimit:
@@ -130,8 +180,9 @@ class BodyLimit:
         return BodyTooLarge(f"The body is larger than {self.limit} bytes.")
 
 
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+def _named(scope: Scope) -> tuple[str, str]:
+    """A request's id, and its verb and path for the log."""
+    return scope["state"]["request_id"], f"{scope['method']} {clip(scope['path'])}"
 
 
 def _bearer(headers: Headers) -> bytes:

@@ -18,7 +18,7 @@ from server.api.choice import Choice, Ending
 from server.api.dispatcher import Prepared
 from server.api.engine_row import asked
 from server.api.generation import Generation, Ticket
-from server.api.guided import read_guidance
+from server.api.guided import check_allowed, read_guidance
 from server.api.negative import blamed
 from server.api.schema import SamplingFields
 from server.api.search import SearchRun
@@ -66,7 +66,7 @@ class Plan:
         self.arrived = time.monotonic()
         self.body = body
         self.runtime: Runtime = server.runtime
-        self.guidance = read_guidance(body, server)
+        self.guidance = read_guidance(body, server, request.state.caller)
         self.search: SearchPlan | None = None
         if isinstance(self.guidance.method, SearchMethod):
             self.search = SearchPlan(self.guidance.method, self.guidance, body, server)
@@ -102,8 +102,9 @@ class Plan:
         The prompts are those of ``conversation``, if it is one.
 
         Raises:
-            InvalidRequest: a search cannot do what is asked.
+            InvalidRequest: a search cannot do what is asked, or the caller may not weigh so.
         """
+        check_allowed(self.guidance, self._state.caller)
         if self.search is not None:
             self.search.check(conversation, grammar)
         ticket = Ticket(

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Request
 
 from server.api import schema
 from server.api.body import documented, json_body
+from server.api.caller import Sender
 from server.api.generation import Generation
-from server.api.guided import change_report, choice_changes
+from server.api.guided import change_report, check_allowed, choice_changes
 from server.api.schema import ChangeRequest
 from server.api.serving import Server
 from server.decoding import read_preferences
@@ -59,7 +60,7 @@ async def state(generation: Running) -> schema.RunningState:
 
 @router.patch(CHAT, response_model_exclude_unset=True, openapi_extra=documented(ChangeRequest, EXAMPLES))
 @router.patch(TEXT, response_model_exclude_unset=True, openapi_extra=documented(ChangeRequest, EXAMPLES))
-async def change(body: Body, generation: Running, server: Server) -> schema.Changed:
+async def change(body: Body, generation: Running, server: Server, sender: Sender) -> schema.Changed:
     """New preferences and/or a new β, from the token on whose index is answered."""
     beta = body.guidance.beta if body.guidance else None
     preferences = None
@@ -72,6 +73,7 @@ async def change(body: Body, generation: Running, server: Server) -> schema.Chan
     # One at a time: a change of β must not take back a change of preferences that is still on its way.
     async with generation.changing:
         guidance = generation.guidance.changed(preferences, beta)
+        check_allowed(guidance, sender)
         made = await server.dispatcher.change(generation, guidance)
     return schema.Changed(
         id=generation.ticket.id,

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from server.access import Caller
 from server.api.body import documented, json_body
+from server.api.caller import Sender
 from server.api.chat import ChatRequest
 from server.api.models import model as known_model
 from server.api.refusals import refusals
@@ -48,10 +50,10 @@ Detokenize = Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))]
     responses={200: {"model": Tokenized}, **refusals(*REFUSALS)},
     openapi_extra=documented(TokenizeRequest, TOKENIZE),
 )
-async def tokenize(body: Tokenize, request: Request, server: Server) -> Response:
+async def tokenize(body: Tokenize, request: Request, server: Server, sender: Sender) -> Response:
     """The token ids of a text, or of a chat as the base reads it."""
     asked, runtime = body.root, server.runtime
-    await _check_model(asked.model, server)
+    await _check_model(asked.model, server, sender)
     if isinstance(asked, TokenizeText):
         return await _answer(server, lambda: _tokenized(_encoded(asked, runtime), asked, runtime))
     _, prompts = await ChatRequest(_chat(asked, server), request, server).read()
@@ -64,10 +66,10 @@ async def tokenize(body: Tokenize, request: Request, server: Server) -> Response
     responses={200: {"model": Detokenized}, **refusals(*REFUSALS)},
     openapi_extra=documented(DetokenizeRequest, DETOKENIZE),
 )
-async def detokenize(body: Detokenize, server: Server) -> Response:
+async def detokenize(body: Detokenize, server: Server, sender: Sender) -> Response:
     """The text of token ids."""
     runtime = server.runtime
-    await _check_model(body.model, server)
+    await _check_model(body.model, server, sender)
     return await _answer(server, lambda: _detokenized(body.tokens, runtime))
 
 
@@ -81,9 +83,9 @@ async def tokenizer_info(server: Server) -> Response:
     return await _answer(server, lambda: _info(runtime))
 
 
-async def _check_model(model: str | None, server: Serving) -> None:
+async def _check_model(model: str | None, server: Serving, sender: Caller) -> None:
     if model is not None:
-        await known_model(model, server)
+        await known_model(model, server, sender)
 
 
 async def _answer(server: Serving, make: Callable[[], Answer]) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -11,6 +12,7 @@ from server.config import MAX_WEIGHT
 from server.decoding import method
 from server.decoding.roster import Roster
 from server.decoding.row import BASE, NEGATIVE, Negative, Row
+from server.decoding.weighed import Weighed
 from server.decoding.weighing import with_rewards
 from server.errors import InvalidRequest
 
@@ -43,6 +45,11 @@ class CfgParameters(method.LinearParameters):
                     f"message {index} must have a role ({', '.join(ROLES)}) and content, and nothing else"
                 )
         return messages
+
+    def weighed(self, preferences: Mapping[str, float], roster: Roster) -> Weighed:
+        """The rewards at α/β and the negative prompt at −γ."""
+        common = super().weighed(preferences, roster)
+        return replace(common, drawn={**common.drawn, NEGATIVE: -self.gamma})
 
 
 class Cfg:

@@ -5,6 +5,7 @@ retrained at KL strength β/λ.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pydantic import ConfigDict, Field
 
@@ -12,6 +13,7 @@ from server.config import MAX_WEIGHT
 from server.decoding import method
 from server.decoding.roster import Roster
 from server.decoding.row import Row
+from server.decoding.weighed import Weighed
 from server.decoding.weighing import chosen, with_rewards
 
 
@@ -28,6 +30,12 @@ class DeRaParameters(method.LinearParameters):
         description="λ: 0 is the policy's reference, 1 the policy, beyond 1 more of what it was trained for",
     )
     policy: str | None = Field(None, description="which policy; may be left out where there is one")
+
+    def weighed(self, preferences: Mapping[str, float], roster: Roster) -> Weighed:
+        """The rewards at α/β and the policy at λ."""
+        common = super().weighed(preferences, roster)
+        policy = chosen(self.policy, [policy.name for policy in roster.policies], "guidance.policy")
+        return replace(common, drawn={**common.drawn, policy: self.strength})
 
 
 class DeRa:

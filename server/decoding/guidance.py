@@ -14,6 +14,7 @@ from server.decoding.roster import Roster
 from server.decoding.row import BASE, Row
 from server.decoding.search.method import SearchMethod
 from server.decoding.search.task import Roles
+from server.decoding.weighed import Weighed
 from server.errors import InvalidRequest, clip, known
 
 
@@ -51,6 +52,11 @@ class Guidance:
         if not isinstance(self.method, SearchMethod):
             return None
         return self.method.roles(self.preferences, self.parameters, self.roster)
+
+    @property
+    def weighed(self) -> Weighed:
+        """What the preferences come to, by name."""
+        return self.parameters.weighed(self.preferences, self.roster)
 
     @property
     def members(self) -> frozenset[str]:

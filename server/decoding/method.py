@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.decoding.roster import Roster
 from server.decoding.row import Row
+from server.decoding.weighed import Weighed
 
 
 class Parameters(BaseModel):
@@ -23,6 +25,12 @@ class Parameters(BaseModel):
 
     beta: float = Field(1.0, gt=0, description="divides every preference α")
 
+    def weighed(self, preferences: Mapping[str, float], roster: Roster) -> Weighed:  # noqa: ARG002
+        """What accepted ``preferences`` come to: α/β for each. A method that weighs otherwise says so here, because what
+        an operator allows is checked against it.
+        """
+        return Weighed({name: alpha / self.beta for name, alpha in preferences.items()})
+
 
 class LinearParameters(Parameters):
     """Of methods whose distance from the base can be bounded by scaling their weights."""
@@ -32,6 +40,10 @@ class LinearParameters(Parameters):
         ge=0,
         description="nats that KL(guided‖base) of a token may reach; beyond it its weights are scaled down",
     )
+
+    def weighed(self, preferences: Mapping[str, float], roster: Roster) -> Weighed:
+        """α/β, scaled down where ``max_kl`` is given."""
+        return replace(super().weighed(preferences, roster), fades=self.max_kl is not None)
 
 
 class Offered(Protocol):

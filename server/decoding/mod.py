@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from pydantic import Field
 from server.decoding import method
 from server.decoding.roster import Roster
 from server.decoding.row import Row
+from server.decoding.weighed import Weighed
 from server.decoding.weighing import with_rewards, without_negative
 from server.errors import InvalidRequest
 
@@ -31,6 +33,12 @@ class ModParameters(method.LinearParameters):
     divergence_alpha: float | None = Field(
         None, gt=0, lt=1, description="a of the α-divergence: towards 0 reverse KL, towards 1 forward KL"
     )
+
+    def weighed(self, preferences: Mapping[str, float], roster: Roster) -> Weighed:
+        """Policies at their preference, which β does not divide; rewards at α/β."""
+        common = super().weighed(preferences, roster)
+        policies = {policy.name: preferences[policy.name] for policy in roster.policies}
+        return replace(common, drawn={**common.drawn, **policies})
 
 
 class Mod:

@@ -11,6 +11,7 @@ import pytest
 
 from arm_models.errors import UserError
 from server import cli, serve_command
+from server.access import KeyRing
 from server.config import Deployment
 
 CONFIG = """
@@ -118,6 +119,7 @@ def test_a_demo_without_its_models_says_what_to_do(monkeypatch: pytest.MonkeyPat
         (["--base", "b", "--api-key-file", "/nope"], "/nope: cannot be read"),
         (["--config", "/nope.yaml"], "/nope.yaml: cannot be read"),
         (["--base", "b", "--host", "256.0.0.1", "--port", "0"], "cannot listen on 256.0.0.1"),
+        (["--base", "b", "--host", "0.0.0.0", "--port", "0"], "give --api-key-file, or --allow-anonymous"),
     ],
 )
 def test_a_user_error_is_one_line_and_exit_code_2(
@@ -161,6 +163,31 @@ def test_a_taken_port_is_known_before_anything_is_loaded(capsys: pytest.CaptureF
         port = str(taken.getsockname()[1])
         assert cli.main(["serve", "--base", "b", "--port", port]) == 2
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_an_address_that_others_reach_needs_keys_or_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[str, bool]] = []
+
+    def serve(_: Deployment, keys: KeyRing, listening: socket.socket) -> int:
+        served.append((listening.getsockname()[0], keys.required))
+        listening.close()
+        return 0
+
+    monkeypatch.setattr(serve_command, "_serve", serve)
+    monkeypatch.setattr(serve_command, "_log_to_stderr", lambda: None)
+    (tmp_path / "keys").write_text("sk-one\n")
+    base = ("serve", "--base", "b", "--port", "0")
+    for flags in (
+        ("--host", "0.0.0.0", "--allow-anonymous"),
+        ("--host", "0.0.0.0", "--api-key-file", str(tmp_path / "keys")),
+        ("--host", "127.0.0.1"),
+        ("--host", "localhost"),
+    ):
+        assert cli.main([*base, *flags]) == 0
+    assert served[:3] == [("0.0.0.0", False), ("0.0.0.0", True), ("127.0.0.1", False)]
+    assert len(served) == 4
 
 
 @pytest.mark.parametrize("arguments", [["--nope"], ["nope"], ["serve", "--nope"], []])

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from arm_models.errors import UserError
-from server.config import Deployment, read_api_keys, read_config_file, read_deployment
+from server.config import Deployment, read_config_file, read_deployment
 from server.engine import EngineConfig
 
 MINIMAL: dict[str, Any] = {"model": "m", "base": {"model": "b"}}
@@ -49,6 +49,22 @@ def reward(**fields: Any) -> list[dict[str, Any]]:
         ({"engine": {"max_draft": 17}}, "engine.max_draft"),
         ({"http": {"port": 70000}}, "http.port"),
         ({"http": {"port": "80"}}, "http.port"),
+        ({"http": {"allowed_hosts": ["http://x"]}}, "http.allowed_hosts[0]"),
+        ({"http": {"cors_origins": ["*"]}}, "http.cors_origins[0]"),
+        ({"http": {"cors_origins": ["https://x.org/"]}}, "http.cors_origins[0]"),
+        ({"rewards": reward(), "weight_ranges": {"knid": [0, 1]}}, "weight_ranges.knid: nothing"),
+        ({"rewards": reward(), "weight_ranges": {"kind": [2, 1]}}, "weight_ranges.kind: must be"),
+        (
+            {"rewards": reward(), "weight_ranges": {"kind": [None, None]}},
+            "weight_ranges.kind: bounds nothing",
+        ),
+        ({"rewards": reward(), "weight_ranges": {"kind": [0]}}, "weight_ranges.kind"),
+        ({"rewards": reward(), "weight_ranges": {"kind": [-101, 0]}}, "weight_ranges.kind"),
+        ({"rewards": reward(default=0.5), "weight_ranges": {"kind": [1, None]}}, "default of rewards.kind"),
+        (
+            {"rewards": reward(), "presets": {"p": {}}, "weight_ranges": {"kind": [1, None]}},
+            "presets.p weighs",
+        ),
         ({"model": "a:b"}, "model"),
         ({"base": None}, "base"),
     ],
@@ -112,22 +128,6 @@ def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, named: str) -> N
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nope\.yaml: cannot be read: No such file"):
         read_config_file(tmp_path / "nope.yaml")
-
-
-def test_keys_are_lines(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("# team\n\n one \ntwo\n")
-    assert read_api_keys(str(keys)) == {"one", "two"}
-    assert read_api_keys(None) == frozenset()
-
-
-def test_a_key_file_without_keys_does_not_open_the_server(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("# none yet\n")
-    with pytest.raises(UserError, match="holds no key"):
-        read_api_keys(str(keys))
-    with pytest.raises(UserError, match="cannot be read"):
-        read_api_keys(str(tmp_path / "nope"))
 
 
 def scorer(**fields: Any) -> list[dict[str, Any]]:
@@ -194,3 +194,20 @@ def test_paths_of_every_role_are_meant_from_the_file(tmp_path: Path) -> None:
     assert made.scorers[0].model == safe
     assert made.conditioned is not None
     assert made.conditioned.model == safe
+
+
+def test_ranges_bound_whatever_has_a_weight() -> None:
+    declared = {
+        **MINIMAL,
+        "base": {"model": "b", "negative_prompt": True},
+        "rewards": reward(),
+        "policies": [{"name": "safe", "model": "s"}],
+        "scorers": scorer(),
+        "conditioned": {"name": "parm", "model": "p", "objectives": ["kind", "short"]},
+    }
+    names = ("kind", "safe", "score", "short", "base.negative")
+    assert read_deployment(declared, "d").weighed_names == names
+    bounded = read_deployment({**declared, "weight_ranges": {name: [None, 2] for name in names}}, "d")
+    assert bounded.weight_ranges["score"] == (None, 2.0)
+    # A policy that is pinned is pinned for those who ask for it: what asks for none is refused when it comes.
+    assert read_deployment({**declared, "weight_ranges": {"safe": [0.5, None]}}, "d").weight_ranges

@@ -9,7 +9,9 @@ from pydantic import Field
 
 from server.decoding.method import Offered, Parameters
 from server.decoding.search.action import Search
+from server.decoding.search.roles import scorer_of
 from server.decoding.search.task import Roles, Task
+from server.decoding.weighed import Weighed
 
 if TYPE_CHECKING:
     from server.decoding.roster import Roster
@@ -24,6 +26,13 @@ class SearchParameters(Parameters):
     guided: bool = Field(
         False, description="draw from the base guided by the preferences, not the base alone"
     )
+
+    def weighed(self, preferences: Mapping[str, float], roster: Roster) -> Weighed:
+        """Drawn at α/β if ``guided``, else without any; chosen by the scorer at 1, or else by the rewards at α/β."""
+        weights = super().weighed(preferences, roster).drawn
+        scorer = scorer_of(self, roster)
+        rewards = {name: weight for name, weight in weights.items() if weight}
+        return Weighed(weights if self.guided else {}, rewards if scorer is None else {scorer: 1.0})
 
 
 @runtime_checkable

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from server.decoding.search.method import SearchParameters
 
 
+def scorer_of(parameters: SearchParameters, roster: Roster) -> str | None:
+    """The scorer that responses are chosen by; None where the rewards are what they are chosen by.
+
+    Raises:
+        InvalidRequest: there is no such scorer.
+    """
+    names = [scorer.name for scorer in roster.scorers]
+    if parameters.scorer is None and (roster.rewards or len(names) != 1):
+        return None
+    return chosen(parameters.scorer, names, "guidance.scorer")
+
+
 def read_roles(preferences: Mapping[str, float], parameters: SearchParameters, roster: Roster) -> Roles:
     """The base draws, alone or guided; the scorer scores, or Σ (α/β) · log π of the rewards (a pair's is a difference), or
     where a deployment has no rewards, its only scorer.
@@ -26,10 +38,11 @@ def read_roles(preferences: Mapping[str, float], parameters: SearchParameters, r
     mix = (
         with_rewards({BASE: 1.0}, preferences, parameters.beta, roster) if parameters.guided else {BASE: 1.0}
     )
-    names = [scorer.name for scorer in roster.scorers]
-    if parameters.scorer is not None or (not roster.rewards and len(names) == 1):
-        return Roles(mix, {chosen(parameters.scorer, names, "guidance.scorer"): 1.0})
+    judge = scorer_of(parameters, roster)
+    if judge is not None:
+        return Roles(mix, {judge: 1.0})
     if not any(rewards.values()):
+        names = [scorer.name for scorer in roster.scorers]
         raise InvalidRequest(
             "A search needs something to choose by: a reward in 'preferences' that is not 0, or 'guidance.scorer' "
             f"(known: {known(names)}).",

@@ -26,6 +26,7 @@ from server.decoding.search.action import (
 from server.decoding.search.method import SearchParameters
 from server.decoding.search.roles import Rewarded, read_roles
 from server.decoding.search.task import Roles, Task
+from server.decoding.weighed import Weighed
 from server.decoding.weighing import chosen
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class TransferQParameters(SearchParameters):
     )
     rollout_tokens: int = Field(20, ge=0, le=4096, description="greedy tokens behind each of them")
     policy: str | None = Field(None, description="the policy that makes them; null is the base")
+
+    def weighed(self, preferences: Mapping[str, float], roster: Roster) -> Weighed:
+        """As every search, but that what tokens are chosen by is multiplied by ``w``; at 0 nothing is."""
+        common = super().weighed(preferences, roster)
+        judged = {name: self.w * weight for name, weight in common.judged.items()} if self.w else {}
+        return replace(common, judged=judged)
 
 
 class TransferQ(Rewarded):
