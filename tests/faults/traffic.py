@@ -52,7 +52,7 @@ def chat(rng: random.Random, **fields: Any) -> dict[str, Any]:
     """A chat under weights and sampling of its own, with a seed, so that it can be asked again."""
     body: dict[str, Any] = {
         "model": rng.choice(("tiny", "tiny", "tiny:kind")),
-        "messages": [{"role": "user", "content": " ".join(rng.choices(WORDS, k=rng.randint(1, 25)))}],
+        "messages": [{"role": "user", "content": " ".join(rng.choices(WORDS, k=rng.randint(1, 8)))}],
         "seed": rng.randrange(10**6),
         "max_tokens": rng.randint(1, 60),
         "temperature": rng.choice((0.0, 0.7, 1.0, 1.3)),
@@ -119,11 +119,11 @@ def _steered(rng: random.Random) -> Asked:
 
 
 def _left(rng: random.Random) -> Asked:
-    return Asked("left", CHAT, chat(rng, stream=True, ignore_eos=True, max_tokens=150))
+    return Asked("left", CHAT, chat(rng, stream=True, ignore_eos=True, max_tokens=140))
 
 
 def _impatient(rng: random.Random) -> Asked:
-    return Asked("impatient", CHAT, chat(rng, ignore_eos=True, max_tokens=150))
+    return Asked("impatient", CHAT, chat(rng, ignore_eos=True, max_tokens=140))
 
 
 def _slow(rng: random.Random) -> Asked:
@@ -132,7 +132,7 @@ def _slow(rng: random.Random) -> Asked:
 
 def _clogged(rng: random.Random) -> Asked:
     told = {"logprobs": True, "top_logprobs": 20, "guidance": {"report": "tokens"}}
-    return Asked("clogged", CHAT, chat(rng, stream=True, ignore_eos=True, max_tokens=150, **told))
+    return Asked("clogged", CHAT, chat(rng, stream=True, ignore_eos=True, max_tokens=140, **told))
 
 
 def _bad(rng: random.Random) -> Asked:
