@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tests.faults.checks import Finding, exact, growth, held, percentile
 from tests.faults.ledger import Ledger
 from tests.faults.readers import READERS, read
-from tests.faults.traffic import ask
+from tests.faults.traffic import ask, first
 from tests.process import ROOT, Process
 
 
@@ -101,17 +101,18 @@ async def _traffic(process: Process, plan: Plan, ledger: Ledger) -> tuple[list[s
 async def _person(number: int, clients: Sequence[httpx.AsyncClient], ends: float, ledger: Ledger) -> None:
     """One request after another."""
     rng = random.Random(number)
+    asked = first(number, rng)
     while time.monotonic() < ends:
-        asked = ask(rng)
         try:
             heard = await read(rng.choice(clients), asked, rng)
         except httpx.HTTPError as error:
             ledger.complain(f"{asked.kind}: {error!r}; asked {asked.sent[:300]!r}")
             await asyncio.sleep(0.2)
-            continue
-        ledger.take(asked, heard)
-        if heard.status == 429:
-            await asyncio.sleep(rng.uniform(0.05, 0.5))
+        else:
+            ledger.take(asked, heard)
+            if heard.status == 429:
+                await asyncio.sleep(rng.uniform(0.05, 0.5))
+        asked = ask(rng)
 
 
 async def _progress(seconds: float, ledger: Ledger) -> None:

@@ -10,7 +10,7 @@ import pytest
 from server.runtime import load_runtime
 from tests.faults.fault import POINTS, SECRET, Fault
 
-ASKED: dict[str, Any] = {"max_tokens": 60, "ignore_eos": True, "guidance": {"report": "summary"}}
+ASKED: dict[str, Any] = {"max_tokens": 24, "ignore_eos": True, "guidance": {"report": "summary"}}
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -61,7 +61,7 @@ def test_running_out_of_memory_changes_no_answer_and_is_told_to_nobody(
     point: str,
 ) -> None:
     alone = [real.chat(**ASKED, seed=seed).json() for seed in range(4)]
-    fault = Fault(point, 25, memory=True)
+    fault = Fault(point, 10, memory=True)
     fault.install(monkeypatch.setattr)
     with serve(deployment, load_runtime) as server, ThreadPoolExecutor(4) as pool:
         fault.arm()

@@ -90,7 +90,7 @@ def compare(make_engine: MakeEngine, pace: Pace | None, way: str, count: int) ->
 @pytest.mark.parametrize("way", ["slabs", "overlapped", "guesses by rewards"])
 def test_no_answer_changes(make_engine: MakeEngine, steady: Callable[..., Pace], way: str) -> None:
     """Reports, log-probs of prompts too, grammars, penalties, several answers to one prompt, changes and aborts among them."""
-    compare(make_engine, steady(3), way, 24)
+    compare(make_engine, steady(3), way, 15)
 
 
 @pytest.mark.slow
