@@ -206,8 +206,7 @@ class Engine:
         self._speculation.abandon()
         hopeless = self._scheduler.retreat()
         self._settle(self._unsettled, told)
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # nothing where no GPU is in use
         if hopeless is not None and self._scheduler.holds(hopeless):
             self._scheduler.remove(hopeless)
             told.append(TokenOutput(hopeless.id, hopeless.known, -1, "error", OUT_OF_MEMORY))

@@ -165,6 +165,24 @@ def test_what_goes_on_from_a_held_response_is_the_same(make_engine: MakeEngine) 
     assert ours[1]["read"][-1].scores == pytest.approx(expected[1]["read"][-1].scores)
 
 
+def test_log_probs_of_a_prompt_that_is_shared_are_each_answers_own(make_engine: MakeEngine) -> None:
+    """Both had the same list of them when the draw ran out; computed again one after the other, they must not."""
+    sampling = SamplingParams(4, seed=1, prompt_logprobs=2)
+    prompts = dict.fromkeys(PROMPTS, PROMPTS["base"])
+    asked = [SequenceRequest(name, prompts, MIX, sampling) for name in ("one", "two")]
+    quiet, short = make_engine(deterministic=True), make_engine(deterministic=True)
+    draw, faults = short._draw, iter([True])
+
+    def short_draw(*args: Any) -> Any:
+        if next(faults, False):
+            raise torch.OutOfMemoryError
+        return draw(*args)
+
+    short._draw = short_draw  # type: ignore[method-assign]
+    assert run(short, *asked) == run(quiet, *asked)
+    assert short.stats().memory_faults == 1
+
+
 def test_what_is_too_large_alone_ends_with_an_error_and_the_others_do_not_notice(
     make_engine: MakeEngine,
 ) -> None:
