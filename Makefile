@@ -15,7 +15,9 @@ endif
 
 TRITON := .venvs/triton
 
-.PHONY: serve test test-slow test-clients test-kernel test-gpu lint types bench page screenshots clean
+SOAK_MINUTES ?= 30
+
+.PHONY: serve test test-slow test-soak test-clients test-kernel test-gpu lint types bench page screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -26,6 +28,10 @@ test: lint types
 # What takes long: 100,000 sampled answers, thousands of random requests, the benchmark's scenarios, trainings.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slow and not clients" $(ARGS)
+
+# Half as much again as a server can take, for half an hour (SOAK_MINUTES=): everything right, nothing held, memory flat.
+test-soak: $(VENV)/.test
+	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest -m slow --capture=no tests/faults/test_soak.py $(ARGS)
 
 # Other people's clients against the server, each in an environment of its own under .venvs (PyPI and npm, first time only).
 test-clients: $(VENV)/.test

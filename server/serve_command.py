@@ -248,6 +248,12 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
             self.loop = asyncio.get_running_loop()
             await super().serve(sockets)
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """Begins to serve."""
+            # Not earlier: from here on a signal is heard.
+            print(f"genarm: listening on {url}, loading {deployment.model}", flush=True)
+            await super().startup(sockets)
+
         async def _drain(self) -> None:
             await serving.drain(deployment.http.drain_seconds)
             self.should_exit = True
@@ -281,7 +287,6 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
         timeout_graceful_shutdown=5,
     )
     uvicorn_server = DrainingServer(config)
-    print(f"genarm: listening on {url}, loading {deployment.model}", flush=True)
     uvicorn_server.run(sockets=[listening])
     if isinstance(uvicorn_server.fatal, UserError):
         raise uvicorn_server.fatal

@@ -111,6 +111,8 @@ class Serving:
         """Takes no new requests; returns when the running ones have ended, at the latest after ``seconds``."""
         if self.phase is not Phase.DEAD:
             self.phase = Phase.DRAINING
+        if self._dispatcher is None:
+            return  # a signal came before the server had begun
         try:
             await asyncio.wait_for(self.dispatcher.idle(), seconds)
         except TimeoutError:

@@ -1,5 +1,6 @@
 """The step: schedule → run members → mix → sample → emit."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -11,6 +12,7 @@ from server.engine.cache.kv_cache import BLOCK
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.member import Member
+from server.engine.memory_fault import is_out_of_memory
 from server.engine.output import TokenOutput
 from server.engine.request import CandidateScoring, Conditions, SequenceRequest
 from server.engine.sampling import marks, prompt_logprobs
@@ -22,6 +24,10 @@ from server.engine.sequence import Sequence as Running
 from server.engine.speculation.pace import AdaptivePace, Pace
 from server.engine.speculation.speculation import Speculation
 from server.engine.stats import EngineStats
+
+logger = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = "out of memory with nothing else in hand"
 
 
 class Engine:
@@ -156,7 +162,25 @@ class Engine:
         """Run one step; the tokens that have become known, those of one response in their order.
 
         These are the step's own; or, where steps overlap and none of its sequences needs to know them, those of the one before.
+        A step that runs out of memory tells what it has come to; what it had in hand is computed again, with less beside it.
         """
+        told: list[TokenOutput] = []
+        try:
+            self._step(told)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error)
+        else:
+            if told:
+                self._scheduler.places.drew()
+            return told
+        # Not earlier: the error keeps the step's tensors.
+        self._recover(reason, told)
+        return told
+
+    def _step(self, told: list[TokenOutput]) -> None:
+        """See :meth:`step`; adds to ``told`` what is known for good, token by token."""
         self._speculation.begin()
         step, readout = self._scheduler.schedule(), Readout(self._voices)
         self._steps += bool(step.chunks)
@@ -165,14 +189,31 @@ class Engine:
             self._judge([], step, {})
         drawn = self._draw(step.drawing, step, readout) if step.drawing else None
         # Not earlier: while Python looks at these the device is at work.
-        before, self._unsettled = self._unsettled, None
-        outputs = self._settle(before) + [self._tell_scores(one) for one in step.read]
+        self._settle(self._unsettled, told)
+        for one in step.read:
+            told.append(self._tell_scores(one))
         if drawn is not None and self._overlap and all(one.foresees for one in drawn.sequences):
             self._await(drawn)
-            return outputs
-        outputs += self._tell(drawn, step, readout)
-        self._speculation.end(step, len(outputs))
-        return outputs
+            return
+        self._tell(drawn, step, readout, told)
+        self._speculation.end(step, len(told))
+
+    def _recover(self, reason: str, told: list[TokenOutput]) -> None:
+        """Undo a step that ran out of memory; a sequence for which there is too little even alone ends with an error.
+
+        What is drawn does not depend on when it is computed, so that nobody can tell from an answer.
+        """
+        self._speculation.abandon()
+        hopeless = self._scheduler.retreat()
+        self._settle(self._unsettled, told)
+        torch.cuda.empty_cache()  # nothing where no GPU is in use
+        if hopeless is not None and self._scheduler.holds(hopeless):
+            self._scheduler.remove(hopeless)
+            told.append(TokenOutput(hopeless.id, hopeless.known, -1, "error", OUT_OF_MEMORY))
+        places = self._scheduler.places.now
+        logger.warning(
+            "out of memory in a step; at most %d responses side by side for now: %s", places, reason
+        )
 
     def generate(self, requests: Iterable[SequenceRequest]) -> dict[str, list[int]]:
         """Responses of all requests by id, stop token included; runs steps until every one has ended.
@@ -212,6 +253,7 @@ class Engine:
             self._speculation.accepted_tokens,
             dict(self._forwards),
             dict(self._tokens),
+            scheduler.places.faults,
         )
 
     def check_integrity(self) -> None:
@@ -326,25 +368,24 @@ class Engine:
             scores=scores,
         )
 
-    def _settle(self, drawn: Drawn | None) -> list[TokenOutput]:
+    def _settle(self, drawn: Drawn | None, told: list[TokenOutput]) -> None:
         """Tell what was drawn; a response that has ended since has no part in it."""
         if drawn is None:
-            return []
-        outputs = []
-        for sequence, outcome in zip(drawn.sequences, drawn.outcomes(), strict=True):
+            return
+        outcomes = drawn.outcomes()
+        if drawn is self._unsettled:
+            self._unsettled = None  # not earlier: if this ran out of memory, its tokens would be lost
+        for sequence, outcome in zip(drawn.sequences, outcomes, strict=True):
             if self._scheduler.holds(sequence):
                 sequence.settle()
-                outputs.append(self._advance(sequence, outcome))
-        return outputs
+                told.append(self._advance(sequence, outcome))
 
-    def _tell(self, drawn: Drawn | None, step: Step, readout: Readout) -> list[TokenOutput]:
+    def _tell(self, drawn: Drawn | None, step: Step, readout: Readout, told: list[TokenOutput]) -> None:
         """What was drawn; then, of those for which it had been guessed, the next token; and so on."""
-        outputs: list[TokenOutput] = []
         while drawn is not None:
-            outputs += self._settle(drawn)
+            self._settle(drawn, told)
             drawing = [one for one in drawn.sequences if one.drafting.goes_on]
             drawn = self._draw(drawing, step, readout) if drawing else None
-        return outputs
 
     def _await(self, drawn: Drawn) -> None:
         """Go on without knowing what was drawn."""

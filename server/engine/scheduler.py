@@ -8,6 +8,8 @@ Sequences of one group read the same prompts. The first of them reads; the other
 and join it there. One that comes too late for that (there was no room) copies what a running one has, as far as the grid goes.
 So does every sequence whose prompt begins as an earlier one did, from what was kept of that; and one that names a parent copies
 what that has, response and all.
+
+A step that runs out of memory all the same is undone by putting off everybody: they are computed again, fewer side by side.
 """
 
 from collections import deque
@@ -20,6 +22,7 @@ from server.engine.cache.prefix_cache import PrefixCache
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.held import Held
+from server.engine.places import Places
 from server.engine.sequence import Sequence
 
 
@@ -51,6 +54,7 @@ class Scheduler:
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.places = Places(config.max_sequences)
         self.preemptions = 0
         self.prompt_tokens_computed = 0
         self.prefix_queries = 0
@@ -134,6 +138,25 @@ class Scheduler:
             prompt = sequence.contexts[member].prompt
             self._prefixes[member].keep(_salt(sequence, member), prompt, sequence.id)
 
+    def retreat(self) -> Sequence | None:
+        """A step ran out of memory: whatever it has half done is undone, and all that is held for anybody is given back.
+
+        Everybody under way waits, in the same order, and has nothing computed; kept prompts and what held sequences hold are
+        gone, and fewer are to run side by side. Answers the sequence for which there is too little memory even alone, if that
+        is what this shows; it waits as the others do.
+        """
+        alone, running = self._alone(), len(self.running)
+        for sequence in self.running[::-1]:
+            self._preempt(sequence)
+        for sequence in self.waiting:
+            self._release(sequence)  # one that was about to start has room already
+        for cache in self._caches.values():
+            while cache.evict():
+                pass
+            cache.trim()
+        hopeless = self.places.ran_out(running, None if alone is None else alone.id)
+        return alone if hopeless else None
+
     def schedule(self) -> Step:
         """Plan the next step; every planned chunk has its room reserved."""
         self._reserve_running()
@@ -176,9 +199,16 @@ class Scheduler:
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)
         if sequence.reading:
-            sequence.prompt_logprobs.clear()
+            sequence.prompt_logprobs = []  # the old list may be that of its group
         sequence.preemptions += 1
         self.preemptions += 1
+
+    def _alone(self) -> Sequence | None:
+        """Who runs, or was about to start, where there is one place only."""
+        if self.places.now > 1:
+            return None
+        starting = (one for one in self.waiting if not (self._joins_later(one) or one.full))
+        return next(iter(self.running), None) or next(starting, None)
 
     def _release(self, sequence: Sequence) -> None:
         for member in sequence.contexts:
@@ -187,7 +217,7 @@ class Scheduler:
     def _admit(self) -> None:
         """Start waiting sequences in order, while there is room for all they have so far and one token more."""
         for sequence in list(self.waiting):
-            if len(self.running) >= self._config.max_sequences:
+            if len(self.running) >= self.places.now:
                 return
             if self._joins_later(sequence) or sequence.full:
                 continue
@@ -287,7 +317,7 @@ class Scheduler:
     def _fork(self, leader: Sequence, step: Step) -> None:
         """Let the rest of the group, as far as there is room, draw beside ``leader``, which has just read the prompt."""
         for follower in [one for one in leader.group if one is not leader and one.fresh]:
-            if follower in self.running or len(self.running) >= self._config.max_sequences:
+            if follower in self.running or len(self.running) >= self.places.now:
                 continue
             if not set(follower.active) <= set(leader.active):
                 continue

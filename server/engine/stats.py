@@ -12,6 +12,7 @@ class EngineStats:
     ``cache_usage``: share of each member's blocks in use, 0 to 1; what is kept of prompts is not in use.
     ``prefix_queries``: tokens of prompts the base was asked to read; ``prefix_hits``: those of them it had read before.
     ``draft_tokens``: guessed ahead; ``accepted_tokens``: those of them that were drawn.
+    ``memory_faults``: steps that ran out of memory and were undone.
     ``forwards``: by member, forwards in which it read anything; ``tokens``: what it computed in them.
     """
 
@@ -27,3 +28,4 @@ class EngineStats:
     accepted_tokens: int = 0
     forwards: Mapping[str, int] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
+    memory_faults: int = 0

@@ -1,78 +1,14 @@
 """The command itself, as users start it: ``genarm serve`` in a process of its own, on tiny checkpoints."""
 
-import os
-import queue
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
+from tests.process import Process
+
 KEY = "sk-test"
-
-
-class Process:
-    """A ``genarm serve``; ``url`` is where. What it prints is read as it comes: a full pipe would stop it."""
-
-    def __init__(self, config: Path, *flags: str) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "server.cli",
-            "serve",
-            "--config",
-            str(config),
-            "--port",
-            "0",
-            *flags,
-        ]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self._first = self._lines.get(timeout=60)
-        urls = [word.rstrip(",") for word in self._first.split() if word.startswith("http")]
-        assert urls, self.rest()
-        self.url = urls[0]
-
-    def wait_until_ready(self) -> "Process":
-        deadline = time.monotonic() + 90
-        while httpx.get(f"{self.url}/ready", timeout=60).status_code != 200:  # importing may hold it up
-            assert self.process.poll() is None, self.rest()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        return self
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def rest(self) -> str:
-        """Waits for the end; everything that was printed."""
-        self.process.wait(timeout=60)
-        self._reader.join(timeout=60)
-        return self._first + "".join(self._lines.get() for _ in range(self._lines.qsize()))
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.rest()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as printed:
-            for line in printed:
-                self._lines.put(line)
 
 
 @pytest.fixture(scope="session")
@@ -99,11 +35,11 @@ http: {{api_key_file: keys, drain_seconds: 60.0}}
 
 @pytest.fixture
 def start(config: Path) -> Iterator[Callable[..., Process]]:
-    """``start(*flags)``: a process of one's own; killed at the end if it still runs."""
+    """``start(*flags, module=…)``: a process of one's own; killed at the end if it still runs."""
     started: list[Process] = []
 
-    def make(*flags: str) -> Process:
-        started.append(Process(config, *flags))
+    def make(*flags: str, **options: Any) -> Process:
+        started.append(Process(config, *flags, **options))
         return started[-1]
 
     yield make

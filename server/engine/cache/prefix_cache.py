@@ -63,7 +63,11 @@ class PrefixCache:
         if not self._make_room(kept):
             return
         self._cache.reserve(kept.owner, len(whole))
-        self._cache.copy(owner, kept.owner, len(whole))
+        try:
+            self._cache.copy(owner, kept.owner, len(whole))
+        except Exception:  # out of memory; nobody else knows this owner
+            self._cache.free(kept.owner)
+            raise
         self._cache.offer(kept.owner)
         self._prefixes.append(kept)
 

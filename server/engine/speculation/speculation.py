@@ -113,6 +113,12 @@ class Speculation:
         if self._kinds:
             self._pace.end(rows, drawn)
 
+    def abandon(self) -> None:
+        """The step was undone: what it guessed is forgotten, but that some of it was drawn."""
+        if self._guessed:
+            self._learn()
+        self._guessed = []
+
     def _settle(self, sequence: Running) -> None:
         if sequence.id in self._scheduler:
             for name in sequence.active:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from arm_models.errors import UserError
-from server.api.serving import Phase
+from server.api.serving import Phase, Serving
 
 
 def error(response: httpx.Response) -> dict[str, Any]:
@@ -181,6 +181,14 @@ def test_draining_finishes_what_runs_and_takes_nothing_new(scripted: Callable[..
         server.engine.free()
         assert list(events)[-1] == "[DONE]"
         drained.result(10)
+
+
+def test_a_signal_before_the_server_has_begun_ends_it(deployment: Any) -> None:
+    import asyncio
+
+    serving = Serving(deployment, load=lambda *_: pytest.fail("nothing is to be loaded"))
+    asyncio.run(asyncio.wait_for(serving.drain(30), 5))
+    assert serving.phase is Phase.DRAINING
 
 
 def test_a_deadline_ends_what_does_not_finish(scripted: Callable[..., Any]) -> None:

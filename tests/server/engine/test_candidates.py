@@ -21,6 +21,7 @@ from server.engine import (
     TokenOutput,
     register_attention,
 )
+from tests.server.engine.shortage import Shortage
 from tests.server.engine.transcript import Pairs
 
 SCORERS = {"judge": "llama", "critic": "llama", "stock": "gpt2"}
@@ -385,3 +386,15 @@ def test_what_is_wrong_is_said(
 def test_a_scoring_out_of_range_is_refused(k: int, weight: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CandidateScoring(k, {"judge": weight})
+
+
+def test_running_out_of_memory_changes_no_answer(make_engine: Callable[..., Engine], judged: Family) -> None:
+    """Also between the base's forward and the scorers', and behind theirs."""
+    weights = {"judge": 0.7, "critic": -0.4, "stock": 1.0}
+    asked = [request(number, 3 + number, weights) for number in range(5)]
+    limits: dict[str, Any] = {"deterministic": True, "prefill_chunk": 16}
+    quiet = run(make_engine(judged, **limits), *asked)
+    short = make_engine(judged, **limits)
+    shortage = Shortage(short, random.Random(4), (40, 90))
+    assert run(short, *asked) == quiet
+    assert short.stats().memory_faults == shortage.hits.total() > 3

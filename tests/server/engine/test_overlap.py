@@ -127,6 +127,20 @@ def numbers(output: TokenOutput) -> list[float]:
     return told
 
 
+def assert_same_answers(ours: Run, plain: Run) -> None:
+    """What was not aborted in ``ours`` is the same in ``plain``, numbers up to rounding."""
+    for name, outputs in ours.outputs.items():
+        whole = [one for one in outputs if one.finish_reason != "abort"]
+        others = plain.outputs[name]
+        for one, other in zip(whole, others, strict=len(whole) == len(outputs)):
+            assert (one.token, one.finish_reason, one.error) == (
+                other.token,
+                other.finish_reason,
+                other.error,
+            )
+            assert numbers(one) == pytest.approx(numbers(other), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("count", "limits"),
     [(300, {}), (120, {"kv_tokens": 64 * 7}), (60, {"cache": "pages"}), (30, {"speculation": "prompt"})],
@@ -148,16 +162,7 @@ def test_every_answer_is_what_it_is_without(
     ours = overlapped(engine, asked, random.Random(1))
     plain = repeat(make_engine(overlap=False, **common), asked, ours)
     assert len(ours.outputs) >= count
-    for name, outputs in ours.outputs.items():
-        whole = [one for one in outputs if one.finish_reason != "abort"]
-        others = plain.outputs[name]
-        for one, other in zip(whole, others, strict=len(whole) == len(outputs)):
-            assert (one.token, one.finish_reason, one.error) == (
-                other.token,
-                other.finish_reason,
-                other.error,
-            )
-            assert numbers(one) == pytest.approx(numbers(other), abs=1e-4)
+    assert_same_answers(ours, plain)
     ends = {outputs[-1].finish_reason for outputs in ours.outputs.values()}
     assert ends >= {"stop", "length"}
     assert any(put_off) == ("kv_tokens" in limits)

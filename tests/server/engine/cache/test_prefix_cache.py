@@ -66,6 +66,24 @@ def test_whole_chunks_are_found_as_far_as_they_are_equal_and_one_token_is_left()
     assert shelf.find([1, 1, 2, 3, 4]) == 0
 
 
+def test_a_copy_for_which_there_is_no_memory_leaves_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf(blocks=8, share=8)
+
+    def short(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf.cache, "copy", short)
+        with pytest.raises(torch.OutOfMemoryError):
+            shelf.keep([*range(10)])
+    shelf.cache.free("reader")
+    shelf.cache.check_integrity()
+    assert (shelf.cache.free_blocks, shelf.cache.offered_blocks) == (8, 0)
+    assert shelf.find([*range(10)]) == 0
+    shelf.keep([*range(10)])
+    assert shelf.find([*range(10)]) == 8
+
+
 def test_the_longest_of_several_is_found() -> None:
     shelf = Shelf(blocks=8, share=8)
     shelf.keep([0, 1, 2, 3, 7, 7, 7, 7])
