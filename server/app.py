@@ -53,7 +53,8 @@ def create_app(
     """
     # Otherwise streams are cut at SIGTERM instead of finishing while the server drains.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
-    serving = Serving(deployment, load, on_ready, on_dead)
+    known = frozenset(keys)
+    serving = Serving(deployment, load, on_ready, on_dead, several_keys=lambda: len(known) > 1)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,7 +78,7 @@ def create_app(
     for module in (chat, completions, responses, running, models, tokenize, health, page):
         app.include_router(module.router, responses=errors)
     app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=tuple(keys), open_paths=page.ASSETS)
+    app.add_middleware(ApiKeys, keys=known, open_paths=page.ASSETS)
     app.add_middleware(RequestId)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)

@@ -208,6 +208,7 @@ def _serve(deployment: Deployment, keys: frozenset[str], listening: socket.socke
     import uvicorn
     from fastapi import FastAPI
 
+    from server.api.connection import Connection
     from server.api.serving import Serving
     from server.app import create_app
 
@@ -257,7 +258,7 @@ def _serve(deployment: Deployment, keys: frozenset[str], listening: socket.socke
     serving: Serving = app.state.serving
     config = uvicorn.Config(
         app,
-        http="h11",  # it bounds the headers; what else may be installed does not have to
+        http=Connection,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -29,21 +29,23 @@ Ended = Callable[["SearchRun", Answer | Exception], None]
 
 @dataclass(frozen=True)
 class Rewriting:
-    """How other chats than the request's become prompts: in which thread, and by what."""
+    """How other chats than the request's become prompts: in which thread, by what, and in whose turn."""
 
     tokenizers: TokenizerThread
     render: Render
+    owner: str
 
 
 class SearchRun:
     """One search over the engine's thread; lives on the event loop.
 
-    ``choice`` gets its answer; ``width`` is how many sequences it has at once, at most.
+    ``choice`` gets its answer; ``width`` is how many sequences it has at once, ``tokens`` what they have together, at most.
     """
 
     def __init__(self, choice: Choice, method: SearchMethod, task: Task, rewriting: Rewriting | None) -> None:
         self.choice = choice
         self.width = method.width(task.parameters)
+        self.tokens = self.width * (len(task.prompts["base"]) + task.max_tokens)
         self.execution = Execution(choice.sequence_id, method.search(task), task)
         self._rewriting = rewriting
         self._outputs: asyncio.Queue[TokenOutput] = asyncio.Queue()
@@ -105,7 +107,7 @@ class SearchRun:
             rewriting = self._rewriting
             assert rewriting is not None, "who renders chats was given the way to"
             chats = [partial(_rendered, rewriting.render, one.messages) for one in work.render]
-            prompts = [await rewriting.tokenizers.run(chat) for chat in chats]
+            prompts = [await rewriting.tokenizers.run(chat, rewriting.owner) for chat in chats]
             await self._carry_out(self.execution.rendered(prompts))
 
 

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from transformers import PreTrainedTokenizerFast
 
+from server.api.connection import Connection
 from server.api.serving import Phase, Serving
 from server.app import create_app
 from server.config import Deployment, read_deployment
@@ -261,7 +262,9 @@ def live(deployment: Deployment, load: Load, wait: bool = True, **options: Any) 
     """Runs the app in a thread with a real uvicorn on a free port."""
     app = create_app(deployment, load=load, **options)
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, http=Connection, log_level="error", access_log=False, timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
