@@ -39,18 +39,23 @@ class Rewriting:
 class SearchRun:
     """One search over the engine's thread; lives on the event loop.
 
-    ``choice`` gets its answer; ``width`` is how many sequences it has at once, ``tokens`` what they have together, at most.
+    ``choice`` gets its answer; ``width`` is how many sequences it has at once, at most.
     """
 
     def __init__(self, choice: Choice, method: SearchMethod, task: Task, rewriting: Rewriting | None) -> None:
         self.choice = choice
         self.width = method.width(task.parameters)
-        self.tokens = self.width * (len(task.prompts["base"]) + task.max_tokens)
+        self._asked = task
         self.execution = Execution(choice.sequence_id, method.search(task), task)
         self._rewriting = rewriting
         self._outputs: asyncio.Queue[TokenOutput] = asyncio.Queue()
         self._engine: EngineLike | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that its sequences have together, at most."""
+        return self.width * (len(self._asked.prompts["base"]) + self._asked.max_tokens)
 
     async def begin(self, engine: EngineLike, noted: Callable[[SearchRun], None], ended: Ended) -> None:
         """Gives the first sequences to the engine, then goes on by itself; ``noted`` hears when it has got further.
