@@ -135,7 +135,7 @@ class Dispatcher:
                     search.stop()  # it was ended before it had begun
         except BaseException as error:
             if entered is None:
-                self._leave(claim.owner, claim.places, 0)
+                self._give_back(claim.owner, claim.places, 0)
             elif self._running.pop(entered.ticket.id, None):
                 self._retire(entered)
             if isinstance(error, ValueError):
@@ -189,11 +189,11 @@ class Dispatcher:
             generation.cancelled = True
             self._drop(generation)
 
-    def leave(self, generation: Generation, reason: str) -> None:
+    def cut(self, generation: Generation, reason: str) -> None:
         """Its reader does not read: the work ends, with an error for log and metrics, and the reader is left at once."""
         if generation.ended:
             logging.getLogger("genarm").warning("request %s: %s", generation.ticket.request_id, reason)
-        generation.leave(SlowReader(reason))
+        generation.cut(SlowReader(reason))
         self._drop(generation)
 
     def fail_all(self, error: Callable[[], ApiError]) -> None:
@@ -233,7 +233,7 @@ class Dispatcher:
                 logging.getLogger("genarm").error("sequence %s failed: %s", output.id, output.error)
                 generation.fail(self._fault())
             elif self._is_overrun(generation):
-                self.leave(generation, f"more than {self._max_unread} bytes of the stream are unread")
+                self.cut(generation, f"more than {self._max_unread} bytes of the stream are unread")
                 continue
             else:
                 generation.push(choice, output)
@@ -314,9 +314,9 @@ class Dispatcher:
             search.stop()
         elif not finished and self._engine is not None and self._engine.alive:
             self._engine.abort(choice.sequence_id)
-        self._leave(seat.generation.ticket.owner, seat.places, seat.tokens)
+        self._give_back(seat.generation.ticket.owner, seat.places, seat.tokens)
 
-    def _leave(self, owner: str, places: int, tokens: int) -> None:
+    def _give_back(self, owner: str, places: int, tokens: int) -> None:
         self._places.leave(owner, places, tokens)
         if not self._places.taken:
             self._idle.set()

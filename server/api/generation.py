@@ -64,7 +64,7 @@ class Generation:
     """The life of one request. Used from the event loop only; whoever changes its guidance holds ``changing``.
 
     ``searches``: of each choice that is searched for, by its index, the search. ``begun``: whether the engine has told anything
-    of it. ``unread``: bytes, about, of what whoever reads has not taken. ``cut``: set when that reader is to be left at once.
+    of it. ``unread``: bytes, about, of what whoever reads has not taken. ``is_cut``: set when that reader is to be left at once.
     """
 
     def __init__(self, ticket: Ticket, choices: Sequence[Choice]) -> None:
@@ -77,7 +77,7 @@ class Generation:
         self.searches: dict[int, Execution] = {}
         self.begun = False
         self.unread = 0
-        self.cut = asyncio.Event()
+        self.is_cut = asyncio.Event()
         self._pieces: deque[tuple[Piece, int]] = deque()
         self._news = asyncio.Event()
         self._listening = False
@@ -144,12 +144,12 @@ class Generation:
             self.error = error
             self._news.set()
 
-    def leave(self, error: ApiError) -> None:
-        """Ends all choices with an error that nobody stays to hear: who does not read is left, and what is unread dropped."""
+    def cut(self, error: ApiError) -> None:
+        """Ends all choices with an error that nobody is told: who does not read is left, and what is unread dropped."""
         self.fail(error)
         self._pieces.clear()
         self.unread = 0
-        self.cut.set()
+        self.is_cut.set()
 
     async def pieces(self) -> AsyncGenerator[Piece]:
         """What the choices say as it comes, once; each choice's last piece has its finish_reason.

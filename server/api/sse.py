@@ -68,7 +68,7 @@ class EventStream(EventSourceResponse):
                 async with asyncio.timeout(seconds):
                     await send(message)
             except TimeoutError:
-                self._dispatcher.leave(
+                self._dispatcher.cut(
                     self._generation, f"a write of the stream took longer than {seconds:g} s"
                 )
                 raise _Left from None
@@ -82,7 +82,7 @@ class EventStream(EventSourceResponse):
 
     async def _until_cut(self) -> None:
         """Runs beside the sending and ends it."""
-        await self._generation.cut.wait()
+        await self._generation.is_cut.wait()
         raise _Left
 
 

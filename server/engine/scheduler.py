@@ -143,7 +143,7 @@ class Scheduler:
             if member not in members:
                 continue
             prompt = sequence.contexts[member].prompt
-            self._prefixes[member].keep(_salt(sequence, member), prompt, sequence.id)
+            self._prefixes[member].keep(_salt(sequence, member), prompt, sequence.id, sequence.owner)
 
     def schedule(self) -> Step:
         """Plan the next step; every planned chunk has its room reserved."""
