@@ -4,6 +4,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -176,6 +177,7 @@ def test_a_stream_that_nobody_reads_is_ended_and_its_connection_closed(
         until(lambda: len(server.engine.requests) == 17)
         for _ in range(tokens // 10):
             server.engine.allow(10)
+            time.sleep(0.02)
         until(lambda: len(server.engine.aborted) == 16)
         until(lambda: server.serving.dispatcher.admitted == 1)
         server.engine.free()
