@@ -1,5 +1,6 @@
 """What a deployment lets in: how long, how much at once and from whom, how slowly it may be read."""
 
+import contextlib
 import json
 import logging
 import socket
@@ -152,8 +153,10 @@ class Sleeper:
                 read += part
         except ConnectionResetError:
             pass
-        self.socket.close()
         return read
+
+    def close(self) -> None:
+        self.socket.close()
 
 
 @pytest.mark.parametrize(
@@ -171,15 +174,16 @@ def test_a_stream_that_nobody_reads_is_ended_and_its_connection_closed(
         scripted(http=http) as server,
         ThreadPoolExecutor(1) as pool,
         caplog.at_level(logging.INFO, "genarm.requests"),
+        contextlib.ExitStack() as stack,
     ):
         reader = pool.submit(server.chat, max_tokens=200)
-        sleeper = Sleeper(server, n=16, max_tokens=240)
+        sleeper = stack.enter_context(contextlib.closing(Sleeper(server, n=16, max_tokens=240)))
         until(lambda: len(server.engine.requests) == 17)
         for _ in range(tokens // 10):
             server.engine.allow(10)
             time.sleep(0.02)
         until(lambda: len(server.engine.aborted) == 16)
-        until(lambda: server.serving.dispatcher.admitted == 1)
+        until(lambda: server.serving.dispatcher.admitted <= 1)
         server.engine.free()
         assert reader.result().json()["usage"]["completion_tokens"] == 200
         read = sleeper.read()
@@ -192,9 +196,9 @@ def test_a_stream_that_nobody_reads_is_ended_and_its_connection_closed(
 
 
 def test_who_reads_nothing_of_a_whole_answer_is_left_too(scripted: Callable[..., Any], until: Any) -> None:
-    with scripted(http={"send_seconds": 0.3}) as server:
+    with scripted(http={"send_seconds": 0.3}) as server, contextlib.ExitStack() as stack:
         server.engine.free()
-        sleeper = Sleeper(server, n=8, max_tokens=200)
+        sleeper = stack.enter_context(contextlib.closing(Sleeper(server, n=8, max_tokens=200)))
         until(lambda: len(server.engine.finished) == 8)
         until(lambda: not server.server.server_state.connections)
         assert b"[DONE]" not in sleeper.read()
