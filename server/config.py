@@ -34,6 +34,7 @@ Weight = Annotated[float, Field(strict=True, ge=-MAX_WEIGHT, le=MAX_WEIGHT, allo
 Reference = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Timeout = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 HostName = Annotated[
     str, StringConstraints(pattern=r"^(\*|[A-Za-z0-9][A-Za-z0-9.-]{0,252}|[0-9A-Fa-f:.]{2,45})$")
 ]
@@ -143,7 +144,9 @@ class EngineSettings(Section):
 
 
 class HttpSettings(Section):
-    """Where the server listens and what it lets in."""
+    """Where the server listens, what it lets in and how long it waits. Tokens are those of one prompt, of one answer, and of
+    all prompts and answers let in; None: as many as the models allow. A timeout that is None never comes.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 8000
@@ -151,6 +154,16 @@ class HttpSettings(Section):
     max_body_bytes: Count = 4 * 1024 * 1024
     max_queue: Annotated[int, Field(strict=True, ge=0)] = 256
     max_choices: Count = 16  # of one request: n times its prompts
+    max_prompt_tokens: Count | None = None
+    max_output_tokens: Count | None = None
+    max_queue_tokens: Count | None = None
+    key_share: Annotated[float, Field(strict=True, gt=0, le=1)] = (
+        0.75  # of the queue, while there are several keys
+    )
+    queue_seconds: Timeout | None = None  # until an answer begins
+    total_seconds: Timeout | None = None
+    max_unread_bytes: Annotated[int, Field(strict=True, ge=64 * 1024)] = 1 << 20  # of one stream
+    send_seconds: Timeout = 30.0  # a write of a stream
     drain_seconds: Seconds = 30.0
     allow_anonymous: Annotated[bool, Field(strict=True)] = False  # no keys, and yet no loopback address
     allowed_hosts: tuple[HostName, ...] = ()  # Host headers besides loopback's; "*": any

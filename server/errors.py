@@ -10,9 +10,13 @@ status.
     │   └── UnknownRoute               code unknown_url
     ├── MethodNotAllowed          405
     ├── BodyTooLarge              413
+    ├── SlowReader                408  slow_reader: for log and metrics, its stream is closed
     ├── NotJson                   415
     ├── QueueFull                 429  with Retry-After
-    └── Unavailable               503  with Retry-After: loading, draining or dead
+    │   └── ConcurrencyLimit           code concurrency_limit: the key's own bound
+    ├── Unavailable               503  with Retry-After: loading, draining or dead
+    │   └── QueueTimeout               code queue_timeout: it waited too long for its turn
+    └── TimedOut                  504  timeout: the answer took too long
 
 Messages are for strangers: they name fields and limits and echo at most ``ECHO`` characters of what was sent;
 they never hold internal
@@ -157,6 +161,14 @@ class BodyTooLarge(ApiError):
     default_code = "request_too_large"
 
 
+class SlowReader(ApiError):
+    """Whoever asked does not read the answer."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "slow_reader"
+
+
 class NotJson(ApiError):
     """The body is not declared as JSON."""
 
@@ -173,9 +185,29 @@ class QueueFull(ApiError):
     default_code = "queue_full"
 
 
+class ConcurrencyLimit(QueueFull):
+    """As many choices as the key may have are under way."""
+
+    default_code = "concurrency_limit"
+
+
 class Unavailable(ApiError):
     """The server cannot take requests now: it loads, drains or is dead."""
 
     status = 503
     type = "server_error"
     default_code = "unavailable"
+
+
+class QueueTimeout(Unavailable):
+    """The request waited longer for its turn than the deployment lets it."""
+
+    default_code = "queue_timeout"
+
+
+class TimedOut(ApiError):
+    """The answer took longer than the deployment lets it."""
+
+    status = 504
+    type = "server_error"
+    default_code = "timeout"

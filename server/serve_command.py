@@ -225,6 +225,7 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
     import uvicorn
     from fastapi import FastAPI
 
+    from server.api.connection import Connection
     from server.api.serving import Serving
     from server.app import create_app
 
@@ -280,7 +281,7 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
     serving: Serving = app.state.serving
     config = uvicorn.Config(
         app,
-        http="h11",  # it bounds the headers; what else may be installed does not have to
+        http=Connection,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -56,6 +56,7 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
         ("server/text", LOWEST),
         ("server/config", LOWEST),
         ("server/errors", LOWEST),
+        ("server/fair_thread", (*LOWEST, "server.text", "server.structured")),
         ("server/metrics", LOWEST),
         (
             "server/access",

@@ -57,6 +57,10 @@ class KeyRing:
         """Whether a caller needs a key."""
         return bool(self._holders)
 
+    def has_several(self) -> bool:
+        """Whether there are callers to be told apart."""
+        return len(self._holders) > 1
+
     def caller(self, key: bytes) -> Caller | None:
         """Whose key this is; without keys, anybody's. None: nobody's."""
         self._look()

@@ -22,6 +22,7 @@ from server.api.history import template_messages
 from server.api.logprobs import chat_logprobs
 from server.api.message import Message, Reason
 from server.api.negative import blamed, negative_chat
+from server.api.places import Claim
 from server.api.plan import Plan
 from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import ChatCompletionRequest
@@ -64,9 +65,9 @@ Body = Annotated[ChatCompletionRequest, Depends(json_body(ChatCompletionRequest)
 async def create(body: Body, request: Request, server: Server) -> Response:
     """An answer to a chat, or several, guided by the request's preferences."""
     asked = ChatRequest(body, request, server)
-    generation = await server.dispatcher.begin(asked.places, asked.prepare)
+    generation = await server.dispatcher.begin(asked.claim, asked.prepare)
     if body.stream:
-        return sse.EventStream(asked.events(generation), lambda: server.dispatcher.abandon(generation))
+        return sse.EventStream(asked.events(generation), generation, server.dispatcher)
     return await asked.whole(generation)
 
 
@@ -107,14 +108,14 @@ class ChatRequest:
         self._messages = template_messages(body.messages)
         self._structure = Structure(body)
         self._limit = _token_limit(body)
-        self._plan = Plan(body, request, server, each=body.n or 1)
+        self._plan = Plan(body, request, server, each=body.n or 1, longest=self._limit)
         self._runtime = self._plan.runtime
         self._token_bytes = self._runtime.tokenizer.token_bytes
 
     @property
-    def places(self) -> int:
-        """Choices to make."""
-        return self._plan.places
+    def claim(self) -> Claim:
+        """The places that its choices take."""
+        return self._plan.claim
 
     async def prepare(self) -> Prepared:
         """Tokenizes; the generation, and the sequences that the engine is to run for it."""
@@ -136,8 +137,9 @@ class ChatRequest:
 
     async def read(self) -> tuple[Form, Prompts]:
         """What the answers must match, and what every member reads before them."""
-        form = await self._structure.form(self._server, self._runtime)
-        return form, await self._server.tokenizers.run(self._prompts)
+        owner = self.claim.owner
+        form = await self._structure.form(self._server, self._runtime, owner)
+        return form, await self._server.tokenizers.run(self._prompts, owner)
 
     def _prompts(self) -> Prompts:
         guidance = self._plan.guidance

@@ -26,6 +26,11 @@ class Token:
     report: TokenReport | None
 
 
+PIECE_BYTES = 256
+TOKEN_BYTES = 64
+"""About what an event takes besides its text, and besides what it tells about each token and each alternative to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """What choice ``index`` adds: text, the tokens whose text is out with it and, in its last piece, why it
@@ -37,6 +42,12 @@ class Piece:
     tokens: tuple[Token, ...]
     finish_reason: FinishReason | None = None
     note: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it is about to take until it is sent."""
+        told = sum(1 + (len(one.logprobs.top) if one.logprobs else 0) for one in self.tokens)
+        return PIECE_BYTES + len(self.text) + len(self.note) + TOKEN_BYTES * told
 
 
 @dataclass(frozen=True)

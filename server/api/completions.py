@@ -19,6 +19,7 @@ from server.api.generation import Generation
 from server.api.guided import guidance_report, guided_tokens
 from server.api.logprobs import CompletionLogprobs
 from server.api.negative import blamed, negative_text
+from server.api.places import Claim
 from server.api.plan import Plan
 from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import CompletionRequest
@@ -57,9 +58,9 @@ Body = Annotated[CompletionRequest, Depends(json_body(CompletionRequest))]
 async def create(body: Body, request: Request, server: Server) -> Response:
     """What may follow a text, or several, guided by the request's preferences."""
     asked = TextRequest(body, request, server)
-    generation = await server.dispatcher.begin(asked.places, asked.prepare)
+    generation = await server.dispatcher.begin(asked.claim, asked.prepare)
     if body.stream:
-        return sse.EventStream(asked.events(generation), lambda: server.dispatcher.abandon(generation))
+        return sse.EventStream(asked.events(generation), generation, server.dispatcher)
     return await asked.whole(generation)
 
 
@@ -88,7 +89,15 @@ class TextRequest:
         self._n = body.n or 1
         each = max(self._n, body.best_of or 1)
         counted = "best_of" if each > self._n else "n"
-        self._plan = Plan(body, request, server, prompts=len(body.prompts), each=each, counted=counted)
+        self._plan = Plan(
+            body,
+            request,
+            server,
+            prompts=len(body.prompts),
+            each=each,
+            counted=counted,
+            longest=body.max_tokens,
+        )
         self._runtime = self._plan.runtime
         _check_tokens(body, self._runtime.vocab_size)
         if self._plan.search is not None:
@@ -98,16 +107,16 @@ class TextRequest:
         self._prompts: Sequence[RawPrompt] = ()
 
     @property
-    def places(self) -> int:
-        """Choices to make."""
-        return self._plan.places
+    def claim(self) -> Claim:
+        """The places that its choices take."""
+        return self._plan.claim
 
     async def prepare(self) -> Prepared:
         """Tokenizes; the generation, and the sequences that the engine is to run for it."""
         body, tokenizer = self._body, self._runtime.tokenizer
         echo = bool(body.echo)
         self._prompts = await self._server.tokenizers.run(
-            lambda: [tokenizer.raw_prompt(prompt, echo=echo) for prompt in body.prompts]
+            lambda: [tokenizer.raw_prompt(prompt, echo=echo) for prompt in body.prompts], self.claim.owner
         )
         negative = await self._negative()
         prompts = [{**self._members(prompt.tokens), **negative} for prompt in self._prompts]
@@ -136,7 +145,7 @@ class TextRequest:
         negative, tokenizer = row.negative, self._runtime.tokenizer
         text = negative_text(negative)
         try:
-            prompt = await self._server.tokenizers.run(lambda: tokenizer.raw_prompt(text))
+            prompt = await self._server.tokenizers.run(lambda: tokenizer.raw_prompt(text), self.claim.owner)
         except InvalidRequest as error:
             raise blamed(error, negative) from error
         return {NEGATIVE: prompt.tokens}

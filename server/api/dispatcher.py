@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from server.api.choice import Choice
+from server.api.deadlines import Deadlines
 from server.api.engine_row import changeable
 from server.api.generation import Change, Generation
+from server.api.places import Claim, Places
 from server.api.search import SearchRun, spoken
+from server.config import HttpSettings
 from server.decoding import Guidance
 from server.decoding.search import Answer
-from server.errors import ApiError, InvalidRequest, NotFound, QueueFull, Unavailable
+from server.errors import ApiError, InvalidRequest, NotFound, SlowReader, Unavailable
 from server.runtime import EngineLike
 
 if TYPE_CHECKING:
@@ -31,27 +35,40 @@ T = TypeVar("T")
 Prepared = tuple[Generation, Sequence["SequenceRequest | SearchRun"]]
 """A request and what is to be done for it: a sequence or a search per choice."""
 
-RETRY_AFTER = 1
-"""Seconds after which a refused request may be tried again; a full queue moves with every finished answer."""
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A choice under way, and what it takes of the ``Places``."""
+
+    generation: Generation
+    choice: Choice
+    places: int
+    tokens: int
 
 
 class Dispatcher:
-    """The requests under way, with at most ``capacity`` choices together; ``ended`` is called once for each."""
+    """The requests under way, as many as there are ``places`` for; ``ended`` is called once for each.
+
+    ``http`` says how long they may wait and take, and how much may be unread of a stream.
+    """
 
     def __init__(
         self,
-        capacity: int,
+        places: Places,
+        http: HttpSettings,
         ended: Callable[[Generation], None],
         died: Callable[[BaseException], None],
     ) -> None:
-        self._capacity = capacity
+        self._places = places
+        self._max_unread = http.max_unread_bytes
+        self._deadlines = Deadlines(http.queue_seconds, http.total_seconds, self._fail)
+        self.send_seconds = http.send_seconds
         self._ended = ended
         self._died = died
         self._loop = asyncio.get_running_loop()
         self._running: dict[str, Generation] = {}
-        self._sequences: dict[str, tuple[Generation, Choice]] = {}  # those the engine works on
+        self._seats: dict[str, Seat] = {}  # those the engine works on
         self._searches: dict[str, SearchRun] = {}  # by the choice's id; their sequences' ids begin with it
-        self._admitted = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._engine: EngineLike | None = None
@@ -77,46 +94,48 @@ class Dispatcher:
     @property
     def admitted(self) -> int:
         """Choices let in: being tokenized, queued or answered."""
-        return self._admitted
+        return self._places.taken
 
     @property
     def capacity(self) -> int:
         """Choices that may be let in together."""
-        return self._capacity
+        return self._places.capacity
 
     @property
     def stats(self) -> EngineStats | None:
         """What the engine is doing; None while there is none."""
         return None if self._engine is None else self._engine.stats
 
-    async def begin(self, places: int, prepare: Callable[[], Awaitable[Prepared]]) -> Generation:
-        """Reserves a place for each choice, then prepares the request, then gives its sequences to the engine.
+    async def begin(self, claim: Claim, prepare: Callable[[], Awaitable[Prepared]]) -> Generation:
+        """Takes a place for each choice, then prepares the request, then gives its sequences to the engine.
 
         Raises:
-            QueueFull: there are not so many places left; nothing was prepared.
+            QueueFull: there are not so many places left, and nothing was prepared; or no room for its tokens.
+            QueueTimeout, TimedOut: it waited too long to be prepared.
             InvalidRequest: the engine cannot take these sequences.
             Unavailable: there is no living engine.
         """
         engine = self.engine
-        if self._admitted + places > self._capacity:
-            raise QueueFull("The queue is full; try again later.", retry_after=RETRY_AFTER)
-        self._admitted += places
+        self._places.take(claim)
         self._idle.clear()
         entered: Generation | None = None
         try:
-            generation, work = await prepare()
-            searches = [one for one in work if isinstance(one, SearchRun)]
-            sequences = [one for one in work if not isinstance(one, SearchRun)]
-            assert len(sequences) + sum(one.width for one in searches) == places, "a place per sequence"
-            self._enter(generation, searches)
+            async with self._deadlines.preparing(claim.arrived):
+                generation, work = await prepare()
+            self._enter(generation, claim, work)
             entered = generation
+            sequences = [one for one in work if not isinstance(one, SearchRun)]
             if sequences:
                 await _done(engine.add(*sequences))
-            for search in searches:
+            for search in [one for one in work if isinstance(one, SearchRun)]:
+                if generation.ended:
+                    break
                 await search.begin(engine, partial(self._noted, generation), partial(self._found, generation))
+                if generation.ended:
+                    search.stop()  # it was ended before it had begun
         except BaseException as error:
             if entered is None:
-                self._leave(places)
+                self._give_back(claim.owner, claim.places, 0)
             elif self._running.pop(entered.ticket.id, None):
                 self._retire(entered)
             if isinstance(error, ValueError):
@@ -143,7 +162,7 @@ class Dispatcher:
             InvalidRequest: the engine cannot go on under this guidance.
         """
         choices = {choice.sequence_id: choice.index for choice in generation.choices}
-        running = [id for id in choices if id in self._sequences]
+        running = [id for id in choices if id in self._seats]
         row = guidance.row
         if row is None:
             raise InvalidRequest("What guides a search is fixed once it has begun.", param="preferences")
@@ -170,11 +189,17 @@ class Dispatcher:
             generation.cancelled = True
             self._drop(generation)
 
+    def cut(self, generation: Generation, reason: str) -> None:
+        """Its reader does not read: the work ends, with an error for log and metrics, and the reader is left at once."""
+        if generation.ended:
+            logging.getLogger("genarm").warning("request %s: %s", generation.ticket.request_id, reason)
+        generation.cut(SlowReader(reason))
+        self._drop(generation)
+
     def fail_all(self, error: Callable[[], ApiError]) -> None:
         """Every request under way ends with an error of its own."""
         for generation in list(self._running.values()):
-            generation.fail(error())
-            self._drop(generation)
+            self._fail(generation, error())
 
     async def idle(self) -> None:
         """Returns when no choice is let in any more."""
@@ -197,19 +222,34 @@ class Dispatcher:
         for output in outputs:
             search = self._searches.get(output.id.rpartition("/")[0])
             if search is not None:
+                self._seats[search.choice.sequence_id].generation.begun = True
                 search.push(output)
-            if output.id not in self._sequences:
+            if output.id not in self._seats:
                 continue
-            generation, choice = self._sequences[output.id]
+            seat = self._seats[output.id]
+            generation, choice = seat.generation, seat.choice
+            generation.begun = True
             if output.finish_reason in ("error", "abort"):
                 logging.getLogger("genarm").error("sequence %s failed: %s", output.id, output.error)
                 generation.fail(self._fault())
+            elif self._is_overrun(generation):
+                self.cut(generation, f"more than {self._max_unread} bytes of the stream are unread")
+                continue
             else:
                 generation.push(choice, output)
             if output.finish_reason is not None or choice.finish_reason is not None:
                 self._close(choice, finished=output.finish_reason is not None)
             if generation.ended:
                 self._drop(generation)
+
+    def _is_overrun(self, generation: Generation) -> bool:
+        streamed = generation.ticket.streamed
+        return streamed and generation.stalled and generation.unread > self._max_unread
+
+    def _fail(self, generation: Generation, error: ApiError) -> None:
+        """Ends a request under way with an error that its client is told."""
+        generation.fail(error)
+        self._drop(generation)
 
     def _noted(self, generation: Generation, search: SearchRun) -> None:
         generation.note(search.choice, search.execution.note)
@@ -244,33 +284,50 @@ class Dispatcher:
         self._retire(generation)
         self._ended(generation)
 
-    def _enter(self, generation: Generation, searches: Sequence[SearchRun]) -> None:
+    def _enter(
+        self, generation: Generation, claim: Claim, work: Sequence[SequenceRequest | SearchRun]
+    ) -> None:
+        """A request is under way, from here on with its tokens. Raises QueueFull when there is no room for them."""
+        seats = [_seat(generation, choice, one) for choice, one in zip(generation.choices, work, strict=True)]
+        assert sum(seat.places for seat in seats) == claim.places, "a place per sequence"
+        self._places.take_tokens(claim.owner, sum(seat.tokens for seat in seats))
         self._running[generation.ticket.id] = generation
-        for choice in generation.choices:
-            self._sequences[choice.sequence_id] = (generation, choice)
-        for search in searches:
-            self._searches[search.choice.sequence_id] = search
-            generation.searches[search.choice.index] = search.execution
+        self._seats.update((seat.choice.sequence_id, seat) for seat in seats)
+        for one in work:
+            if isinstance(one, SearchRun):
+                self._searches[one.choice.sequence_id] = one
+                generation.searches[one.choice.index] = one.execution
+        self._deadlines.watch(generation)
 
     def _retire(self, generation: Generation) -> None:
+        self._deadlines.forget(generation)
         for choice in generation.choices:
             self._close(choice, finished=False)
 
     def _close(self, choice: Choice, *, finished: bool) -> None:
         """The engine is to do no more for a choice; ``finished`` says that it does not anyway."""
-        if self._sequences.pop(choice.sequence_id, None) is None:
+        seat = self._seats.pop(choice.sequence_id, None)
+        if seat is None:
             return
         search = self._searches.pop(choice.sequence_id, None)
         if search is not None:
             search.stop()
         elif not finished and self._engine is not None and self._engine.alive:
             self._engine.abort(choice.sequence_id)
-        self._leave(1 if search is None else search.width)
+        self._give_back(seat.generation.ticket.owner, seat.places, seat.tokens)
 
-    def _leave(self, places: int) -> None:
-        self._admitted -= places
-        if not self._admitted:
+    def _give_back(self, owner: str, places: int, tokens: int) -> None:
+        self._places.leave(owner, places, tokens)
+        if not self._places.taken:
             self._idle.set()
+
+
+def _seat(generation: Generation, choice: Choice, work: SequenceRequest | SearchRun) -> Seat:
+    """What a choice takes: its prompt as the base reads it and all that it may write, for each of its sequences."""
+    if isinstance(work, SearchRun):
+        return Seat(generation, choice, work.width, work.tokens)
+    prompt = next(iter(work.prompts.values()))
+    return Seat(generation, choice, 1, len(prompt) + work.sampling.max_tokens)
 
 
 async def _done(future: Future[T]) -> T:

@@ -63,7 +63,8 @@ class Ticket:
 class Generation:
     """The life of one request. Used from the event loop only; whoever changes its guidance holds ``changing``.
 
-    ``searches``: of each choice that is searched for, by its index, the search.
+    ``searches``: of each choice that is searched for, by its index, the search. ``begun``: whether the engine has told anything
+    of it. ``unread``: bytes, about, of what whoever reads has not taken. ``is_cut``: set when that reader is to be left at once.
     """
 
     def __init__(self, ticket: Ticket, choices: Sequence[Choice]) -> None:
@@ -74,8 +75,12 @@ class Generation:
         self.error: ApiError | None = None
         self.cancelled = False
         self.searches: dict[int, Execution] = {}
-        self._pieces: deque[Piece] = deque()
+        self.begun = False
+        self.unread = 0
+        self.is_cut = asyncio.Event()
+        self._pieces: deque[tuple[Piece, int]] = deque()
         self._news = asyncio.Event()
+        self._listening = False
 
     @property
     def tokens(self) -> int:
@@ -112,6 +117,11 @@ class Generation:
         """When the first token of any choice came, on ``time.monotonic()``'s clock."""
         return min((one.first_token for one in self.choices if one.first_token is not None), default=None)
 
+    @property
+    def stalled(self) -> bool:
+        """Whether whoever reads is busy with something that came before, so that what is unread can only grow."""
+        return not self._listening
+
     def push(self, choice: Choice, output: TokenOutput) -> None:
         """Takes a token of one of the choices from the engine."""
         if not self.ended:
@@ -134,6 +144,13 @@ class Generation:
             self.error = error
             self._news.set()
 
+    def cut(self, error: ApiError) -> None:
+        """Ends all choices with an error that nobody is told: who does not read is left, and what is unread dropped."""
+        self.fail(error)
+        self._pieces.clear()
+        self.unread = 0
+        self.is_cut.set()
+
     async def pieces(self) -> AsyncGenerator[Piece]:
         """What the choices say as it comes, once; each choice's last piece has its finish_reason.
 
@@ -142,15 +159,24 @@ class Generation:
         """
         while True:
             while self._pieces:
-                yield self._pieces.popleft()
+                piece, size = self._pieces.popleft()
+                self.unread -= size
+                yield piece
             if self.ended:
                 break
             self._news.clear()
-            await self._news.wait()
+            self._listening = True
+            try:
+                await self._news.wait()
+            finally:
+                self._listening = False
         if self.error is not None:
             raise self.error
 
     def _say(self, pieces: Iterable[Piece]) -> None:
-        self._pieces.extend(pieces)
+        for piece in pieces:
+            size = piece.size
+            self._pieces.append((piece, size))
+            self.unread += size
         if self._pieces:
             self._news.set()

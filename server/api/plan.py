@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request
 
+from server.access import Caller
 from server.api.choice import Choice, Ending
 from server.api.dispatcher import Prepared
 from server.api.engine_row import asked
 from server.api.generation import Generation, Ticket
 from server.api.guided import check_allowed, read_guidance
 from server.api.negative import blamed
+from server.api.places import Claim
 from server.api.schema import SamplingFields
 from server.api.search import SearchRun
 from server.api.search_plan import Conversation, SearchPlan
 from server.api.serving import Serving
+from server.config import HttpSettings
 from server.decoding import NEGATIVE
 from server.decoding.search import SearchMethod
 from server.errors import ContextLengthExceeded, InvalidRequest, clip
@@ -48,6 +51,7 @@ class Plan:
         server: where it is to run.
         prompts: how many prompts there will be.
         each: choices to each prompt, as the field ``counted`` says.
+        longest: tokens of an answer that are asked for, where any number is.
 
     Raises:
         Unavailable, ModelNotFound, InvalidRequest: what can be told before anything is tokenized.
@@ -62,6 +66,7 @@ class Plan:
         prompts: int = 1,
         each: int = 1,
         counted: str = "n",
+        longest: int | None = None,
     ) -> None:
         self.arrived = time.monotonic()
         self.body = body
@@ -72,10 +77,13 @@ class Plan:
             self.search = SearchPlan(self.guidance.method, self.guidance, body, server)
         width = 1 if self.search is None else self.search.width
         self.each = each
-        self.places = prompts * each * width
+        caller: Caller = request.state.caller
+        self.claim = Claim(caller.owner, prompts * each * width, self.arrived, caller.max_concurrent)
         self._state = request.state
+        self._http = server.deployment.http
         self._bias = _bias(body, self.runtime)
-        _check_choices(prompts, each, width, counted, server)
+        _check_choices(prompts, each, width, counted, caller, server)
+        _check_answer(longest, body, self._http)
         _check_stops(body, self.runtime)
         if body.stream_options is not None and not body.stream:
             raise InvalidRequest(
@@ -142,7 +150,7 @@ class Plan:
                         detokenizer=detokenizer,
                         grammar=grammar,
                         conversation=conversation,
-                        salt=self._state.owner,
+                        owner=self._state.owner,
                     )
                 )
         return Generation(ticket, choices), work
@@ -164,18 +172,20 @@ class Plan:
             report=self.body.report != "none",
             max_kl=self.guidance.max_kl,
             salt=self._state.owner,
+            owner=self._state.owner,
             **asked(row),
         )
 
     def room(self, prompts: Prompts, asked: int | None, param: str) -> int:
-        """Tokens an answer may have: ``asked``, or what the tightest member's context leaves.
+        """Tokens an answer may have: ``asked``, or what the tightest member's context and the deployment leave.
 
         Every member in ``prompts`` counts, whatever its weight now, because weights may change in mid-answer.
 
         Raises:
             ContextLengthExceeded: that is not there; ``param`` is where the prompt came from.
-            InvalidRequest: ``min_tokens`` asks for more.
+            InvalidRequest: the prompt is longer than the deployment reads, or ``min_tokens`` asks for more.
         """
+        self._check_prompt(prompts, param)
         contexts = self.runtime.max_context
         member = min(prompts, key=lambda name: contexts[name] - len(prompts[name]))
         size, read = contexts[member], len(prompts[member])
@@ -185,12 +195,29 @@ class Plan:
             )
             negative = self.guidance.row.negative if self.guidance.row else None
             raise blamed(exceeded, negative) if negative and member == NEGATIVE else exceeded
-        room = size - read if asked is None else asked
+        bound = self._http.max_output_tokens
+        left = size - read if bound is None else min(bound, size - read)
+        room = left if asked is None else asked
         if (self.body.min_tokens or 0) > room:
             raise InvalidRequest(
                 f"'min_tokens' is larger than the {room} tokens this answer may have.", param="min_tokens"
             )
         return room
+
+    def _check_prompt(self, prompts: Prompts, param: str) -> None:
+        """Raises InvalidRequest for a prompt that is longer, as any member reads it, than the deployment reads."""
+        bound = self._http.max_prompt_tokens
+        member = max(prompts, key=lambda name: len(prompts[name]))
+        if bound is None or len(prompts[member]) <= bound:
+            return
+        error = InvalidRequest(
+            f"This deployment reads prompts of at most {bound} tokens; the {param} here are "
+            f"{len(prompts[member])} as {member} reads them.",
+            param=param,
+            code="context_length_exceeded",
+        )
+        negative = self.guidance.row.negative if self.guidance.row else None
+        raise blamed(error, negative) if negative and member == NEGATIVE else error
 
     def _sampling(
         self, max_tokens: int, seed: int, logprobs: int | None, prompt_logprobs: int | None
@@ -250,20 +277,35 @@ def _bias(body: SamplingFields, runtime: Runtime) -> dict[int, float]:
     return bias
 
 
-def _check_choices(prompts: int, each: int, width: int, counted: str, server: Serving) -> None:
-    cap = min(server.deployment.http.max_choices, server.dispatcher.capacity)
+def _check_choices(
+    prompts: int, each: int, width: int, counted: str, caller: Caller, server: Serving
+) -> None:
+    cap, whose = min(server.deployment.http.max_choices, server.dispatcher.capacity), "deployment"
+    if caller.max_concurrent is not None and caller.max_concurrent < cap:
+        cap, whose = caller.max_concurrent, "key"
     if prompts * each * width <= cap:
         return
     if width > 1:
         raise InvalidRequest(
-            f"This deployment has at most {cap} sequences under way for a request; this one asks for "
+            f"This {whose} has at most {cap} sequences under way for a request; this one asks for "
             f"{prompts * each} searches of {width} at once.",
             param="guidance",
         )
     raise InvalidRequest(
-        f"This deployment makes at most {cap} choices for a request; "
+        f"This {whose} makes at most {cap} choices for a request; "
         f"this one asks for {each} to each of {prompts} prompts.",
         param=counted if each > 1 else "prompt",
+    )
+
+
+def _check_answer(longest: int | None, body: SamplingFields, http: HttpSettings) -> None:
+    bound = http.max_output_tokens
+    if longest is None or bound is None or longest <= bound:
+        return
+    field = "max_tokens" if getattr(body, "max_completion_tokens", None) is None else "max_completion_tokens"
+    raise InvalidRequest(
+        f"'{field}' is larger than the {bound} tokens that an answer of this deployment may have.",
+        param=field,
     )
 
 

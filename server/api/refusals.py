@@ -10,7 +10,7 @@ from server.api.schema import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
 
-GENERATING = (400, 401, 404, 413, 415, 429, 503)
+GENERATING = (400, 401, 404, 413, 415, 429, 503, 504)
 """Statuses of a route that generates text."""
 
 _WHEN = {
@@ -19,8 +19,9 @@ _WHEN = {
     404: "No such model",
     413: "The body is over the limit",
     415: "The body is not declared as JSON",
-    429: "The queue is full",
-    503: "Loading, draining or dead",
+    429: "The queue is full, or the key has all that it may have of it",
+    503: "Loading, draining or dead, or the request waited too long for its turn",
+    504: "The answer took too long",
 }
 _RETRY = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
 

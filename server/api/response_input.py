@@ -38,6 +38,7 @@ SAME = frozenset(schema.SamplingFields.model_fields) - {"stream_options", "store
 
 NAMES = (
     (re.compile(r"^messages$"), "input"),
+    (re.compile(r"^max_(completion_)?tokens$"), "max_output_tokens"),
     (re.compile(r"^response_format\.json_schema\.schema\b"), "text.format.schema"),
     (re.compile(r"^response_format(\.json_schema)?\b"), "text.format"),
     (re.compile(r"^(tools\[\d+\])\.function\b"), r"\1"),

@@ -77,7 +77,7 @@ async def create(body: Body, request: Request, server: Server) -> Response:
     exchange = Exchange(body, request, server)
     generation = await exchange.begin()
     if body.stream:
-        return sse.EventStream(exchange.events(generation), lambda: server.dispatcher.abandon(generation))
+        return sse.EventStream(exchange.events(generation), generation, server.dispatcher)
     return await exchange.whole(generation)
 
 
@@ -109,7 +109,7 @@ class Exchange:
     async def begin(self) -> Generation:
         """Gives the chat to the engine."""
         with self._asked.named():
-            return await self._server.dispatcher.begin(self._chat.places, self._chat.prepare)
+            return await self._server.dispatcher.begin(self._chat.claim, self._chat.prepare)
 
     async def whole(self, generation: Generation) -> Response:
         """The response in one piece; a client that leaves meanwhile ends the work."""

@@ -29,10 +29,11 @@ Ended = Callable[["SearchRun", Answer | Exception], None]
 
 @dataclass(frozen=True)
 class Rewriting:
-    """How other chats than the request's become prompts: in which thread, and by what."""
+    """How other chats than the request's become prompts: in which thread, by what, and in whose turn."""
 
     tokenizers: TokenizerThread
     render: Render
+    owner: str
 
 
 class SearchRun:
@@ -44,11 +45,17 @@ class SearchRun:
     def __init__(self, choice: Choice, method: SearchMethod, task: Task, rewriting: Rewriting | None) -> None:
         self.choice = choice
         self.width = method.width(task.parameters)
+        self._asked = task
         self.execution = Execution(choice.sequence_id, method.search(task), task)
         self._rewriting = rewriting
         self._outputs: asyncio.Queue[TokenOutput] = asyncio.Queue()
         self._engine: EngineLike | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that its sequences have together, at most."""
+        return self.width * (len(self._asked.prompts["base"]) + self._asked.max_tokens)
 
     async def begin(self, engine: EngineLike, noted: Callable[[SearchRun], None], ended: Ended) -> None:
         """Gives the first sequences to the engine, then goes on by itself; ``noted`` hears when it has got further.
@@ -105,7 +112,7 @@ class SearchRun:
             rewriting = self._rewriting
             assert rewriting is not None, "who renders chats was given the way to"
             chats = [partial(_rendered, rewriting.render, one.messages) for one in work.render]
-            prompts = [await rewriting.tokenizers.run(chat) for chat in chats]
+            prompts = [await rewriting.tokenizers.run(chat, rewriting.owner) for chat in chats]
             await self._carry_out(self.execution.rendered(prompts))
 
 

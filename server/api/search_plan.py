@@ -81,7 +81,7 @@ class SearchPlan:
         detokenizer: Callable[[], Detokenizer],
         grammar: Grammar | None,
         conversation: Conversation | None,
-        salt: str,
+        owner: str,
     ) -> SearchRun:
         """The search for one choice."""
         guidance, runtime = self._guidance, self._server.runtime
@@ -97,9 +97,12 @@ class SearchPlan:
             watch=(lambda: Watcher(ending, detokenizer())) if ending.stops else None,
             grammar=grammar,
             report=self._body.report != "none",
-            salt=salt,
+            salt=owner,
+            owner=owner,
         )
-        rewriting = None if conversation is None else Rewriting(self._server.tokenizers, conversation.render)
+        rewriting = None
+        if conversation is not None:
+            rewriting = Rewriting(self._server.tokenizers, conversation.render, owner)
         return SearchRun(choice, self._method, task, rewriting)
 
 

@@ -19,6 +19,7 @@ from arm_models.errors import UserError
 from server.api.choice import Choice
 from server.api.dispatcher import Dispatcher
 from server.api.generation import Generation
+from server.api.places import Places
 from server.config import Deployment
 from server.decoding import Roster
 from server.errors import ApiError, Unavailable
@@ -51,6 +52,7 @@ class Serving:
         load: how its models are loaded, in a thread of its own.
         on_ready: called on the loop once requests are taken.
         on_dead: called on the loop, once, with what made serving impossible.
+        several_keys: whether others than the one who asks may use the server now.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Serving:
         load: Load,
         on_ready: Callable[[], None] = lambda: None,
         on_dead: Callable[[BaseException], None] = lambda _: None,
+        several_keys: Callable[[], bool] = lambda: False,
     ) -> None:
         self.deployment = deployment
         self.roster = Roster.of(deployment)
@@ -68,6 +71,7 @@ class Serving:
         self._load = load
         self._on_ready = on_ready
         self._on_dead = on_dead
+        self._several_keys = several_keys
         self._runtime: Runtime | None = None
         self._dispatcher: Dispatcher | None = None
         self._tokenizers: TokenizerThread | None = None
@@ -75,10 +79,11 @@ class Serving:
 
     def begin(self) -> None:
         """Starts to load in the background; call it on the event loop."""
-        capacity = self.deployment.engine.max_sequences + self.deployment.http.max_queue
-        loop = asyncio.get_running_loop()
-        self._tokenizers = TokenizerThread()
-        dispatcher = Dispatcher(capacity, self._ended, self._die)
+        http, loop = self.deployment.http, asyncio.get_running_loop()
+        capacity = self.deployment.engine.max_sequences + http.max_queue
+        self._tokenizers = TokenizerThread(capacity)
+        places = Places(capacity, http.max_queue_tokens, self._share)
+        dispatcher = Dispatcher(places, http, self._ended, self._die)
         self._dispatcher = dispatcher
         self.metrics.observe(dispatcher)
 
@@ -154,6 +159,10 @@ class Serving:
         self.metrics.failed(error.status)
         _log(id=None, request_id=request_id, route=route, status=error.status, code=error.code)
 
+    def _share(self) -> float:
+        """Of what others leave of the queue, what one key may take."""
+        return self.deployment.http.key_share if self._several_keys() else 1.0
+
     def _open(self, runtime: Runtime) -> None:
         if self.phase is not Phase.LOADING:
             return
@@ -201,6 +210,7 @@ class Serving:
             total_s=_rounded(now - ticket.arrived),
             finish_reason=None if generation.error else ",".join(sorted(set(reasons))),
             status=status,
+            code=None if generation.error is None else generation.error.code,
         )
 
 

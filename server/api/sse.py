@@ -4,14 +4,17 @@ at the end of what went well.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from server.api.dispatcher import Dispatcher
+from server.api.generation import Generation
 from server.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"
@@ -41,20 +44,58 @@ def comment(text: str) -> bytes:
 
 
 class EventStream(EventSourceResponse):
-    """Sends ``events``; ``ended`` is called when no more is sent, even if the client left before the first
-    event was asked for.
+    """Sends the ``events`` of a request and abandons it when no more is sent, even if the client left before the first event
+    was asked for. A client that does not read is left, its connection closed.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], ended: Callable[[], None]) -> None:
-        super().__init__(events, sep="\n", ping=PING_SECONDS, ping_message_factory=_keep_alive)
-        self._ended = ended
+    def __init__(self, events: AsyncIterator[bytes], generation: Generation, dispatcher: Dispatcher) -> None:
+        super().__init__(
+            events,
+            sep="\n",
+            ping=PING_SECONDS,
+            ping_message_factory=_keep_alive,
+            data_sender_callable=self._until_cut,
+        )
+        self._generation = generation
+        self._dispatcher = dispatcher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one response."""
+        seconds = self._dispatcher.send_seconds
+
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(seconds):
+                    await send(message)
+            except TimeoutError:
+                self._dispatcher.cut(
+                    self._generation, f"a write of the stream took longer than {seconds:g} s"
+                )
+                raise _Left from None
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send_in_time)
+        except* _Left:
+            await _abort(scope)
         finally:
-            self._ended()
+            self._dispatcher.abandon(self._generation)
+
+    async def _until_cut(self) -> None:
+        """Runs beside the sending and ends it."""
+        await self._generation.is_cut.wait()
+        raise _Left
+
+
+class _Left(Exception):
+    """The client is left."""
+
+
+async def _abort(scope: Scope) -> None:
+    """Closes the connection with what is not sent, where the server that has it lets us (see ``Connection``)."""
+    abort = scope.get("state", {}).get("abort")
+    if abort is not None:
+        abort()
+        await asyncio.sleep(0)  # until uvicorn has heard of it
 
 
 def _keep_alive() -> ServerSentEvent:

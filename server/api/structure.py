@@ -62,8 +62,8 @@ class Structure:
         """The tools as chat templates get them; None where there are none to call."""
         return [tool.shown for tool in self._tools] or None
 
-    async def form(self, server: Serving, runtime: Runtime) -> Form:
-        """What the engine and the detokenizer need to know.
+    async def form(self, server: Serving, runtime: Runtime, owner: str) -> Form:
+        """What the engine and the detokenizer need to know; worked out in the turn of ``owner``.
 
         Raises:
             InvalidRequest: a schema is not supported, or the served model's template not fit for tools.
@@ -71,11 +71,11 @@ class Structure:
         """
         if self._choice is None:
             if self._called:  # a member that does not show calls reads them as the base writes them
-                await self._read_format(server, runtime, required=False)
+                await self._read_format(server, runtime, owner, required=False)
             if self._schema is None:
                 return Form()
-            return Form(await self._compiled(server, json_schema(self._schema, SCHEMA), SCHEMA))
-        format = await self._read_format(server, runtime, required=True)
+            return Form(await self._compiled(server, json_schema(self._schema, SCHEMA), SCHEMA, owner))
+        format = await self._read_format(server, runtime, owner, required=True)
         assert format is not None, "it is required"
         choice = self._choice
         if self._schema is not None and choice.mode == "auto" and format.marker is None:
@@ -91,8 +91,9 @@ class Structure:
                 format_marks(format, vocabulary),
             ),
             param="tools",
+            owner=owner,
         )
-        return Form(await self._compiled(server, grammar, "tools"), shown)
+        return Form(await self._compiled(server, grammar, "tools", owner), shown)
 
     def message(self) -> Message:
         """What a choice's text is made into; ``form`` comes first."""
@@ -102,13 +103,17 @@ class Structure:
         reader = ToolReader(self._format, forced=forced, opening=self._schema is not None)
         return ToolMessage(reader, named=self._choice.mode == "named")
 
-    async def _compiled(self, server: Serving, grammar: str, param: str) -> Grammar:
-        return await server.grammars.compile(grammar, param=param, ends=self._ends, answers=self._answers)
+    async def _compiled(self, server: Serving, grammar: str, param: str, owner: str) -> Grammar:
+        return await server.grammars.compile(
+            grammar, param=param, ends=self._ends, answers=self._answers, owner=owner
+        )
 
-    async def _read_format(self, server: Serving, runtime: Runtime, *, required: bool) -> ToolFormat | None:
+    async def _read_format(
+        self, server: Serving, runtime: Runtime, owner: str, *, required: bool
+    ) -> ToolFormat | None:
         ends = server.grammars.vocabulary.end_texts
         try:
-            self._format = await server.tokenizers.run(partial(runtime.tokenizer.tool_format, ends))
+            self._format = await server.tokenizers.run(partial(runtime.tokenizer.tool_format, ends), owner)
         except FormatError as error:
             if required:
                 raise InvalidRequest(f"'tools' is not offered: {error}.", param="tools") from None

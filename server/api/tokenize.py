@@ -38,7 +38,7 @@ TOKENIZE: Mapping[str, Mapping[str, Any]] = {
 }
 DETOKENIZE = {"tokens": {"tokens": [72, 105]}}
 
-REFUSALS = (400, 401, 404, 413, 415, 503)
+REFUSALS = (400, 401, 404, 413, 415, 429, 503)
 
 Tokenize = Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))]
 Detokenize = Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))]
@@ -55,9 +55,9 @@ async def tokenize(body: Tokenize, request: Request, server: Server, sender: Sen
     asked, runtime = body.root, server.runtime
     await _check_model(asked.model, server, sender)
     if isinstance(asked, TokenizeText):
-        return await _answer(server, lambda: _tokenized(_encoded(asked, runtime), asked, runtime))
+        return await _answer(request, server, lambda: _tokenized(_encoded(asked, runtime), asked, runtime))
     _, prompts = await ChatRequest(_chat(asked, server), request, server).read()
-    return await _answer(server, lambda: _tokenized(prompts["base"], asked, runtime))
+    return await _answer(request, server, lambda: _tokenized(prompts["base"], asked, runtime))
 
 
 @router.post(
@@ -66,21 +66,23 @@ async def tokenize(body: Tokenize, request: Request, server: Server, sender: Sen
     responses={200: {"model": Detokenized}, **refusals(*REFUSALS)},
     openapi_extra=documented(DetokenizeRequest, DETOKENIZE),
 )
-async def detokenize(body: Detokenize, server: Server, sender: Sender) -> Response:
+async def detokenize(body: Detokenize, request: Request, server: Server, sender: Sender) -> Response:
     """The text of token ids."""
     runtime = server.runtime
     await _check_model(body.model, server, sender)
-    return await _answer(server, lambda: _detokenized(body.tokens, runtime))
+    return await _answer(request, server, lambda: _detokenized(body.tokens, runtime))
 
 
 @router.get(
-    "/tokenizer_info", response_model=None, responses={200: {"model": TokenizerInfo}, **refusals(401, 503)}
+    "/tokenizer_info",
+    response_model=None,
+    responses={200: {"model": TokenizerInfo}, **refusals(401, 429, 503)},
 )
 @router.head("/tokenizer_info", include_in_schema=False)
-async def tokenizer_info(server: Server) -> Response:
+async def tokenizer_info(request: Request, server: Server) -> Response:
     """Special tokens and chat template of the base."""
     runtime = server.runtime
-    return await _answer(server, lambda: _info(runtime))
+    return await _answer(request, server, lambda: _info(runtime))
 
 
 async def _check_model(model: str | None, server: Serving, sender: Caller) -> None:
@@ -88,9 +90,9 @@ async def _check_model(model: str | None, server: Serving, sender: Caller) -> No
         await known_model(model, server, sender)
 
 
-async def _answer(server: Serving, make: Callable[[], Answer]) -> Response:
+async def _answer(request: Request, server: Serving, make: Callable[[], Answer]) -> Response:
     """What ``make`` gives; made and written in the tokenizer thread, for it may be megabytes."""
-    body = await server.tokenizers.run(lambda: make().model_dump_json())
+    body = await server.tokenizers.run(lambda: make().model_dump_json(), request.state.owner)
     return Response(body, media_type="application/json")
 
 

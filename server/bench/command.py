@@ -30,6 +30,7 @@ ONLY = (
     "lora",
     "floor",
     "serving",
+    "flood",
     "transformers",
     "speculation",
     "steps",

@@ -25,16 +25,20 @@ START_SECONDS = 300.0
 
 
 @contextmanager
-def running_server(setup: Setup, *, guided: bool = True) -> Iterator[str]:
+def running_server(setup: Setup, *, guided: bool = True, keys: Sequence[str] = ()) -> Iterator[str]:
     """The URL of a server of the setup's models, with room for all its requests; it ends with the block. Without the rewards
-    unless ``guided``.
+    unless ``guided``; only for ``keys``, if there are any.
 
     Raises:
         RuntimeError: it did not become ready.
     """
     with tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder:
         config = Path(folder, "deployment.yaml")
-        config.write_text(json.dumps(_deployment(setup, guided)))  # JSON is YAML
+        deployment = _deployment(setup, guided)
+        if keys:
+            Path(folder, "keys").write_text("".join(f"{key}\n" for key in keys))
+            deployment["http"]["api_key_file"] = "keys"
+        config.write_text(json.dumps(deployment))  # JSON is YAML
         command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--port", "0"]
         with _process(command, setup, stdout=subprocess.PIPE) as process:
             yield _url(process)

@@ -148,6 +148,7 @@ class SequenceRequest:
         candidates: how the best tokens of the mix are scored before one is drawn; None where they are not. It excludes
             ``max_kl``.
         conditions: member name → the preference vector it is conditioned on, a number for each of its objectives.
+        owner: who asks; where several do, they are served in turn (:mod:`~server.engine.fairness`).
     """
 
     id: str
@@ -165,6 +166,7 @@ class SequenceRequest:
     scores: tuple[str, ...] = ()
     conditions: abc.Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     candidates: CandidateScoring | None = None
+    owner: str = ""
 
     @property
     def observes(self) -> bool:

@@ -4,6 +4,9 @@ Every context's computed tokens chase its total. A sequence draws a token in a s
 their totals; a member that could finish earlier holds its last chunk back until the slowest has only its last chunk left.
 Memory goes to the oldest first: when it runs out, the youngest gives everything back and is computed again later.
 
+Where sequences of several owners are under way, places, memory and each step's tokens are shared among these (``fairness.py``).
+Within an owner, and where there is only one, the order is that of arrival.
+
 Sequences of one group read the same prompts. The first of them reads; the others are held until it draws its first token,
 and join it there. One that comes too late for that (there was no room) copies what a running one has, as far as the grid goes.
 So does every sequence whose prompt begins as an earlier one did, from what was kept of that; and one that names a parent copies
@@ -12,7 +15,7 @@ what that has, response and all.
 A step that runs out of memory all the same is undone by putting off everybody: they are computed again, fewer side by side.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,9 +24,10 @@ from server.engine.cache.kv_cache import BLOCK
 from server.engine.cache.prefix_cache import PrefixCache
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
+from server.engine.fairness import PROMPT_COST, RESPONSE_COST, Load, Shortage, VirtualTokens, give_way
 from server.engine.held import Held
 from server.engine.places import Places
-from server.engine.sequence import Sequence
+from server.engine.sequence import Context, Sequence
 
 
 @dataclass(slots=True)
@@ -69,6 +73,7 @@ class Scheduler:
         self._config = config
         self._sequences: dict[str, Sequence] = {}
         self._held = Held(caches)
+        self._given = VirtualTokens()
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -95,6 +100,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
         self._sequences[sequence.id] = sequence
+        self._given.come(sequence.owner)
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> None:
@@ -118,6 +124,7 @@ class Scheduler:
 
     def _leave(self, sequence: Sequence) -> None:
         del self._sequences[sequence.id]
+        self._given.leave(sequence.owner)
         sequence.group.remove(sequence)
         if sequence in self.running:
             self.running.remove(sequence)
@@ -126,6 +133,10 @@ class Scheduler:
 
     def release(self, sequence: Sequence, member: str) -> None:
         """Give back what one member holds of a sequence; it will read from the start if it is weighted in again."""
+        self._drop(sequence, member)
+        sequence.contexts[member].charged = 0  # what it reads then is read at its owner's wish
+
+    def _drop(self, sequence: Sequence, member: str) -> None:
         self._caches[member].free(sequence.id)
         sequence.contexts[member].computed = 0
         sequence.marks.pop(member, None)
@@ -136,7 +147,7 @@ class Scheduler:
             if member not in members:
                 continue
             prompt = sequence.contexts[member].prompt
-            self._prefixes[member].keep(_salt(sequence, member), prompt, sequence.id)
+            self._prefixes[member].keep(_salt(sequence, member), prompt, sequence.id, sequence.owner)
 
     def retreat(self) -> Sequence | None:
         """A step ran out of memory: whatever it has half done is undone, and all that is held for anybody is given back.
@@ -163,11 +174,25 @@ class Scheduler:
         self._admit()
         step = Step()
         left = dict.fromkeys(self._caches, self._config.max_step_tokens)
-        # Those that need one token only go first, so that long prompts never keep them from drawing.
-        going_on = [one for one in self.running if not one.full]
-        for sequence in sorted(going_on, key=lambda one: not self._is_decoding(one)):
+        for sequence in self._in_turn([one for one in self.running if not one.full]):
             self._plan(sequence, left, step)
         return step
+
+    def _in_turn(self, going_on: list[Sequence]) -> list[Sequence]:
+        """Those that need one token only go first, so that long prompts never keep them from drawing; then whose owner was given
+        least. Where that is less than all others were given, its first prompt goes before everything, so that neither do tokens
+        that others draw keep it from being read."""
+        ordered = sorted(going_on, key=lambda one: not self._is_decoding(one))
+        given = {one.owner: self._given[one.owner] for one in going_on}
+        if len(given) < 2:
+            return ordered
+        decoding = [one for one in ordered if self._is_decoding(one)]
+        reading = sorted(ordered[len(decoding) :], key=lambda one: given[one.owner])
+        if reading and all(
+            given[reading[0].owner] < other for owner, other in given.items() if owner != reading[0].owner
+        ):
+            return [reading[0], *decoding, *reading[1:]]
+        return decoding + reading
 
     def spare(self, sequence: Sequence) -> int:
         """Tokens that may be guessed behind a sequence's last: what it has room for as it is, and fewer than are still to be
@@ -186,7 +211,17 @@ class Scheduler:
         """Room for every running sequence's next chunks, oldest first."""
         for sequence in list(self.running):
             while sequence in self.running and not sequence.full and not self._reserve(sequence):
-                self._preempt(self.running[-1])
+                self._preempt(self._youngest())
+
+    def _youngest(self) -> Sequence:
+        """The youngest running sequence of an owner that has most of them."""
+        started = self._started()
+        most = max(started.values())
+        return next(one for one in reversed(self.running) if started[one.owner] == most)
+
+    def _started(self) -> Counter[str]:
+        """Running sequences by owner."""
+        return Counter(one.owner for one in self.running)
 
     def _reserve(self, sequence: Sequence) -> bool:
         return all(
@@ -212,24 +247,84 @@ class Scheduler:
 
     def _release(self, sequence: Sequence) -> None:
         for member in sequence.contexts:
-            self.release(sequence, member)
+            self._drop(sequence, member)
 
     def _admit(self) -> None:
-        """Start waiting sequences in order, while there is room for all they have so far and one token more."""
-        for sequence in list(self.waiting):
-            if len(self.running) >= self.places.now:
+        """Start waiting sequences, each owner's in order, while there is room for all they have so far and one token more."""
+        lanes: dict[str, deque[Sequence]] = {}
+        while self._places_left or self._given.owners > 1:
+            lanes = lanes or self._lanes()
+            ready = [owner for owner, lane in lanes.items() if self._is_ready(lane)]
+            if not ready:
                 return
-            if self._joins_later(sequence) or sequence.full:
-                continue
-            self._touch_parent(sequence)
-            more = 0 if sequence.only_reads or not sequence.request.sampling.max_tokens else 1
-            needs = {member: sequence.total(member) + more for member in sequence.active}
-            if not all(self._caches[member].fits(length) for member, length in needs.items()):
+            started = self._started()
+            owner = self._given.next(ready, started)
+            if self._admit_one(lanes[owner][0], started[owner]):
+                lanes[owner].popleft()
+            elif started[owner]:
+                lanes[owner].clear()  # it has something: others need not wait for it
+            else:
                 return
-            for member, length in needs.items():
-                self._caches[member].reserve(sequence.id, length)
-            self._start(sequence)
-            self._inherit(sequence)
+
+    def _lanes(self) -> dict[str, deque[Sequence]]:
+        """What waits, by owner."""
+        lanes: dict[str, deque[Sequence]] = {}
+        for sequence in self.waiting:
+            lanes.setdefault(sequence.owner, deque()).append(sequence)
+        return lanes
+
+    @property
+    def _places_left(self) -> int:
+        return max(0, self.places.now - len(self.running))
+
+    def _is_ready(self, lane: deque[Sequence]) -> bool:
+        """Whether any sequence of a lane may start now; those before it leave the lane."""
+        while lane and (self._joins_later(lane[0]) or lane[0].full):
+            lane.popleft()
+        return bool(lane)
+
+    def _admit_one(self, sequence: Sequence, started: int) -> bool:
+        """Start a sequence, whose owner has ``started`` so many, if there is room or others have to make some."""
+        self._touch_parent(sequence)
+        more = 0 if sequence.only_reads or not sequence.request.sampling.max_tokens else 1
+        needs = {member: sequence.total(member) + more for member in sequence.active}
+        if not self._has_room(needs):
+            entitled = self._places_left or started < self._given.share(self.places.now)
+            if self._given.owners < 2 or not entitled:
+                return False
+            self._make_room(sequence.owner, needs)
+            if not self._has_room(needs):
+                return False
+        for member, length in needs.items():
+            self._caches[member].reserve(sequence.id, length)
+        self._start(sequence)
+        self._inherit(sequence)
+        return True
+
+    def _has_room(self, needs: Mapping[str, int]) -> bool:
+        """Whether there is a place, and memory for so many tokens of each member."""
+        return self._places_left > 0 and all(
+            self._caches[name].fits(length) for name, length in needs.items()
+        )
+
+    def _make_room(self, owner: str, needs: Mapping[str, int]) -> None:
+        """Put off sequences of others that have more than their share, if that makes room within the owner's own."""
+        caches = {name: self._caches[name] for name in needs}
+        totals = (self.places.now, *(cache.num_blocks for cache in caches.values()))
+        shortage = Shortage(
+            owner,
+            needs=(1, *(cache.blocks_for(needs[name]) for name, cache in caches.items())),
+            free=(self._places_left, *(cache.free_blocks for cache in caches.values())),
+            shares=tuple(self._given.share(total) for total in totals),
+        )
+        loads = [Load(one.owner, (1, *(self._blocks(one, name) for name in needs))) for one in self.running]
+        for sequence in [self.running[place] for place in give_way(shortage, loads)]:
+            self._preempt(sequence)
+
+    def _blocks(self, sequence: Sequence, member: str) -> int:
+        """Blocks that a running sequence has of a member's cache."""
+        cache = self._caches[member]
+        return cache.blocks_for(sequence.total(member)) if sequence.id in cache else 0
 
     def _start(self, sequence: Sequence) -> None:
         self.waiting.remove(sequence)
@@ -356,6 +451,8 @@ class Scheduler:
         for member, size in fitting.items():
             left[member] -= size
             step.chunks.setdefault(member, []).append(self._take(sequence, member, ends[member], draws))
+        if draws and sequence.candidates is not None:
+            self._given.charge(sequence.owner, sequence.candidates.k * len(sequence.scorers) * RESPONSE_COST)
         if draws and sequence.only_reads:
             step.read.append(sequence)
         elif draws:
@@ -370,6 +467,7 @@ class Scheduler:
         is_prompt = start < len(context.prompt)
         if is_prompt and member == self._base:
             self.prompt_tokens_computed += len(tokens)
+        self._charge(sequence.owner, context, start, PROMPT_COST if is_prompt else RESPONSE_COST)
         if member in self._scorers:
             # One value of a text; those of candidates are asked for when these are known.
             logits = int(draws and sequence.only_reads)
@@ -380,6 +478,11 @@ class Scheduler:
             logits = len(tokens) if sequence.reading else int(draws)
         condition = sequence.conditions.get(member, ())
         return Chunk(sequence.id, tokens, start, is_prompt, logits, condition=condition)
+
+    def _charge(self, owner: str, context: Context, start: int, cost: int) -> None:
+        """Count what has just been planned of a context, from ``start`` on, unless it was before."""
+        self._given.charge(owner, cost * max(0, context.computed - max(start, context.charged)))
+        context.charged = max(context.charged, context.computed)
 
 
 def _salt(sequence: Sequence, member: str) -> Hashable:

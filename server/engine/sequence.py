@@ -13,10 +13,12 @@ from server.engine.speculation.drafting import Drafting
 
 @dataclass(slots=True)
 class Context:
-    """What ONE member reads for a sequence: its own prompt and the shared response; ``computed`` of it lies in its cache."""
+    """What ONE member reads for a sequence: its own prompt and the shared response; ``computed`` of it lies in its cache.
+    ``charged``: tokens of it that its owner has been given; they count once, however often they are computed."""
 
     prompt: abc.Sequence[int]
     computed: int = 0
+    charged: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +72,11 @@ class Sequence:
     def id(self) -> str:
         """The request's id; also the owner's name in every cache."""
         return self.request.id
+
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+        return self.request.owner
 
     @property
     def position(self) -> int:

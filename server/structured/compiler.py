@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from server.errors import InvalidRequest, Unavailable, clip
+from server.fair_thread import FairThread
 from server.structured.matcher import MatchError, TokenMatcher
 from server.structured.vocabulary import Vocabulary
 
@@ -50,17 +50,19 @@ class _Compiled:
 
 
 class GrammarCompiler:
-    """Compiles grammars over one vocabulary, one after the other in a thread of its own."""
+    """Compiles grammars over one vocabulary, one after the other in a thread of its own, its owners' in turn."""
 
     def __init__(self, vocabulary: Vocabulary, *, seconds: float = SECONDS) -> None:
         self.vocabulary = vocabulary
         self._seconds = seconds
         self._kept: OrderedDict[str, _Compiled] = OrderedDict()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
+        self._worker = FairThread("grammar")
 
-    async def compile(self, grammar: str, *, param: str, ends: bool = True, answers: int = 1) -> MakeMatcher:
-        """Matchers of ``grammar``, a Lark grammar as llguidance reads it, for so many ``answers``. Call it on the event
-        loop.
+    async def compile(
+        self, grammar: str, *, param: str, ends: bool = True, answers: int = 1, owner: str = ""
+    ) -> MakeMatcher:
+        """Matchers of ``grammar``, a Lark grammar as llguidance reads it, for so many ``answers`` of ``owner``. Call it on the
+        event loop.
 
         ``ends`` is the matchers' (see ``TokenMatcher``); ``param`` is the field that the grammar was made from.
 
@@ -70,7 +72,7 @@ class GrammarCompiler:
         """
         compiled = self._kept.get(grammar)
         if compiled is None or compiled.answers >= SHARED:
-            compiled = await self._bounded(lambda: _compile(grammar, param, self.vocabulary), param)
+            compiled = await self._bounded(lambda: _compile(grammar, param, self.vocabulary), param, owner)
             self._kept[grammar] = compiled
         compiled.answers += answers
         self._kept.move_to_end(grammar)
@@ -78,20 +80,20 @@ class GrammarCompiler:
             self._kept.popitem(last=False)
         return partial(_matcher, compiled.origin, self.vocabulary, ends)
 
-    async def run(self, work: Callable[[], T], *, param: str) -> T:
-        """The result of ``work()``, which makes grammars or asks the vocabulary, in the thread that compiles.
+    async def run(self, work: Callable[[], T], *, param: str, owner: str = "") -> T:
+        """The result of ``work()``, which makes grammars or asks the vocabulary for ``owner``, in the thread that compiles.
 
         Raises:
             InvalidRequest: the tokenizer cannot be used, or it takes too long; ``param`` is the field that asks for it.
             Unavailable: other grammars take too long.
         """
-        return await self._bounded(work, param)
+        return await self._bounded(work, param, owner)
 
     def stop(self) -> None:
         """Drops what has not begun; returns at once."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._worker.stop()
 
-    async def _bounded(self, work: Callable[[], T], param: str) -> T:
+    async def _bounded(self, work: Callable[[], T], param: str, owner: str) -> T:
         """The result of ``work()`` in the one thread, unless it or its turn takes too long."""
         loop, begun = asyncio.get_running_loop(), asyncio.Event()
 
@@ -100,7 +102,7 @@ class GrammarCompiler:
             loop.call_soon_threadsafe(begun.set)
             return work()
 
-        future = loop.run_in_executor(self._worker, prepared)
+        future = asyncio.wrap_future(self._worker.submit(prepared, owner))
         done = asyncio.ensure_future(begun.wait())
         try:
             await asyncio.wait((future, done), timeout=QUEUE_SECONDS, return_when=asyncio.FIRST_COMPLETED)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jinja2 import TemplateError
 
-from server.errors import ContextLengthExceeded, InvalidRequest, clip
+from server.errors import ContextLengthExceeded, InvalidRequest, QueueFull, clip
+from server.fair_thread import FairThread
 from server.structured import CallStyle, FormatError, ToolFormat, Vocabulary, call_style
 from server.text.codec import Codec
 from server.text.detokenizer import Detokenizer
@@ -38,18 +38,25 @@ T = TypeVar("T")
 
 
 class TokenizerThread:
-    """Runs work on tokenizers in the one thread that may touch them."""
+    """Runs work on tokenizers in the one thread that may touch them; ``most``: pieces of it that one owner may have waiting."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer")
+    def __init__(self, most: int = 1024) -> None:
+        self._thread = FairThread("tokenizer")
+        self._most = most
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """The result of ``work()``, run after everything asked for before."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+    async def run(self, work: Callable[[], T], owner: str = "") -> T:
+        """The result of ``work()``, run after everything that ``owner`` asked for before, and in turn with others' work.
+
+        Raises:
+            QueueFull: too much of this owner's waits.
+        """
+        if self._thread.waiting(owner) >= self._most:
+            raise QueueFull("Too many of your texts wait to be tokenized; try again later.", retry_after=1)
+        return await asyncio.wrap_future(self._thread.submit(work, owner))
 
     def stop(self) -> None:
         """Drops what has not begun; returns at once."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._thread.stop()
 
 
 class ChatTokenizer:

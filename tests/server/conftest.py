@@ -18,6 +18,7 @@ import uvicorn
 from transformers import PreTrainedTokenizerFast
 
 from server.access import KeyEntry, KeyRing, plain_key
+from server.api.connection import Connection
 from server.api.serving import Phase, Serving
 from server.app import create_app
 from server.config import Deployment, read_deployment
@@ -265,7 +266,9 @@ def live(
     entries = [plain_key(key, f"key-{key}") if isinstance(key, str) else key for key in keys]
     app = create_app(deployment, load=load, keys=KeyRing(deployment, entries), **options)
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http="h11", log_level="error", access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app, http=Connection, log_level="error", access_log=False, timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from server.bench.result import Result
 from server.bench.scenarios.cost import reward_cost
+from server.bench.scenarios.flood import key_under_flood
 from server.bench.scenarios.floor import byte_floor
 from server.bench.scenarios.generate import against_generate, against_static, one_stream
 from server.bench.scenarios.http import over_http
@@ -37,6 +38,7 @@ SCENARIOS: Mapping[str, Callable[[Setup], Result | Sequence[Result]]] = {
     "lora": adapter_cost,
     "floor": byte_floor,
     "serving": poisson_serving,
+    "flood": key_under_flood,
     "transformers": against_transformers,
     "speculation": speculation_pays,
     "steps": engine_steps,

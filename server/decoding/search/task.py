@@ -56,7 +56,7 @@ class Task:
         max_context: tokens each member can read.
         chat: needed where instructions are rewritten.
         watch: see :data:`Watch`; None where there are no stop strings.
-        grammar, report, salt: as in ``SequenceRequest``.
+        grammar, report, salt, owner: as in ``SequenceRequest``.
     """
 
     prompts: Prompts
@@ -69,6 +69,7 @@ class Task:
     grammar: Grammar | None = None
     report: bool = False
     salt: str = ""
+    owner: str = ""
 
     @property
     def max_tokens(self) -> int:

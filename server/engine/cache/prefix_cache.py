@@ -4,6 +4,7 @@ What is kept are whole chunks of the grid on which prompts are computed, so a co
 Tokens are compared, not hashes of them, and only prompts with the same salt are: what one tenant sent is never felt by another.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,12 @@ from server.engine.cache.context_cache import ContextCache
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """``tokens`` at the beginning of a context, whose keys and values lie in the row of ``owner``."""
+    """``tokens`` at the beginning of a context, whose keys and values lie in the row of ``owner``; kept for ``tenant``."""
 
     owner: Hashable
     salt: Hashable
     tokens: tuple[int, ...]
+    tenant: str
 
 
 class PrefixCache:
@@ -49,8 +51,11 @@ class PrefixCache:
         self._touch(best)
         return best.owner, length
 
-    def keep(self, salt: Hashable, tokens: Sequence[int], owner: Hashable) -> None:
-        """Copy the whole chunks of ``tokens`` from the row of ``owner``; nothing where they are kept or there is no room."""
+    def keep(self, salt: Hashable, tokens: Sequence[int], owner: Hashable, tenant: str = "") -> None:
+        """Copy the whole chunks of ``tokens`` from the row of ``owner``; nothing where they are kept or there is no room.
+
+        Where there is too little, the tenant that has most loses what it used longest ago.
+        """
         whole = self._whole(tokens)
         if not whole or not self._cache.fits(len(whole)):
             return
@@ -59,7 +64,7 @@ class PrefixCache:
             if prefix.salt == salt and self._shared(prefix, whole) == len(whole):
                 self._touch(prefix)
                 return
-        kept = Prefix(object(), salt, whole)
+        kept = Prefix(object(), salt, whole, tenant)
         if not self._make_room(kept):
             return
         self._cache.reserve(kept.owner, len(whole))
@@ -87,18 +92,24 @@ class PrefixCache:
         return most
 
     def _make_room(self, kept: Prefix) -> bool:
-        """Drop what ``kept`` holds too, then the prefixes used longest ago, until it fits into what prefixes may take."""
+        """Drop what ``kept`` holds too, then of who has most what was used longest ago, until it fits into what prefixes may
+        take; False, and nothing dropped, where it never does."""
+        needed = self._room(kept)
+        if needed > self._blocks:
+            return False
         for prefix in self._prefixes:
             if prefix.salt == kept.salt and self._shared(prefix, kept.tokens) == len(prefix.tokens):
                 self._cache.free(prefix.owner)
         self._prefixes = self._alive()
-        needed = self._room(kept)
-        taken = sum(map(self._room, self._prefixes))
-        while self._prefixes and taken + needed > self._blocks:
-            oldest = self._prefixes.pop(0)
+        taken = Counter({kept.tenant: needed})
+        for prefix in self._prefixes:
+            taken[prefix.tenant] += self._room(prefix)
+        while taken.total() > self._blocks:
+            oldest = max(self._prefixes, key=lambda prefix: taken[prefix.tenant])  # of equals the first
+            self._prefixes.remove(oldest)
             self._cache.free(oldest.owner)
-            taken -= self._room(oldest)
-        return needed <= self._blocks
+            taken[oldest.tenant] -= self._room(oldest)
+        return True
 
     def _room(self, prefix: Prefix) -> int:
         """Blocks it takes; where prefixes share some, more than all of them do."""

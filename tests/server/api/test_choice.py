@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from server.api.choice import Choice, Ending, Piece
+from server.api.choice import Choice, Ending, Piece, Token
 from server.engine import TokenLogprobs, TokenOutput, TokenReport
 from server.text import ChatTokenizer
 
@@ -156,3 +156,11 @@ def test_reports_add_up(tokenizer: ChatTokenizer) -> None:
     tally = choice.tally
     assert (tally.tokens, tally.kl, tally.flips, tally.base_logprob) == (2, 1.0, 1, -2.0)
     assert tally.rewards == {"a": -2.0, "b": -9999.0}
+
+
+def test_a_piece_is_as_large_as_what_it_tells() -> None:
+    plain = Piece(0, "abc", (Token(5, 0, None, None),))
+    assert Piece(0, "abc" + "d" * 1000, plain.tokens).size == plain.size + 1000
+    told = Token(5, 0, TokenLogprobs(-1.0, tuple((token, -2.0) for token in range(20))), None)
+    assert Piece(0, "abc", (told,)).size >= plain.size + 20 * 64
+    assert Piece(0, "", (), "stop").size > 0

@@ -21,10 +21,10 @@ def scheduler(
     return Scheduler({"base": cache(SHAPE, tokens), "reward": cache(SHAPE, tokens)}, config)
 
 
-def sequence(name: str, base: int, reward: int = 0) -> Sequence:
+def sequence(name: str, base: int, reward: int = 0, owner: str = "") -> Sequence:
     prompts = {"base": [0] * base} | ({"reward": [0] * reward} if reward else {})
     mix = {"base": 1.0, "reward": 1.0 if reward else 0.0}
-    return Sequence.begin(SequenceRequest(name, prompts, mix, SamplingParams(1000)))
+    return Sequence.begin(SequenceRequest(name, prompts, mix, SamplingParams(1000), owner=owner))
 
 
 def chunks(step: Step) -> dict[str, List[tuple[object, int, int, bool]]]:
@@ -153,3 +153,117 @@ def test_a_removed_sequence_gives_everything_back(state: str) -> None:
     for one in plan.all():
         plan.remove(one)
     assert all(cache.free_blocks == cache.num_blocks for cache in plan._caches.values())
+
+
+def flood(plan: Scheduler, count: int, base: int = 20) -> None:
+    for number in range(count):
+        plan.add(sequence(f"flood {number}", base, owner="flood"))
+
+
+def steps_to_draw(plan: Scheduler, one: Sequence) -> int:
+    """Steps from now to the first token of ``one``; responses of others end after 30 tokens and new ones follow."""
+    plan.add(one)
+    for step in range(1, 100):
+        drew = draw(plan.schedule())
+        if one.id in drew:
+            return step
+        for other in [other for other in plan.running if len(other.response) >= 30]:
+            plan.remove(other)
+    raise AssertionError("it never drew")
+
+
+@pytest.mark.parametrize("budget", [48, 16])
+def test_a_flood_of_one_owner_delays_the_first_token_of_another_by_few_steps(budget: int) -> None:
+    quiet, busy = (scheduler(max_sequences=8, max_step_tokens=budget) for _ in range(2))
+    flood(busy, 100)
+    for _ in range(40):
+        draw(busy.schedule())
+    for number in range(20):
+        wait = []
+        for plan in (quiet, busy):
+            mine = sequence(f"mine {number}", 16 + number, owner="me")
+            wait.append(steps_to_draw(plan, mine))
+            plan.remove(mine)
+        assert wait[1] - wait[0] <= 10
+    assert busy.preemptions <= 20
+
+
+def test_a_full_batch_makes_room_for_an_owner_below_its_share_and_goes_on_as_it_was() -> None:
+    plan = scheduler(max_sequences=4, max_step_tokens=96)
+    flood(plan, 6, base=1)
+    draw(plan.schedule())
+    plan.add(sequence("mine", 1, owner="me"))
+    assert draw(plan.schedule()) == ["flood 0", "flood 1", "flood 2", "mine"]
+    assert [one.id for one in plan.waiting] == ["flood 3", "flood 4", "flood 5"]
+    assert plan.get("flood 3").response == [7]
+    plan.remove(plan.get("mine"))
+    draw(plan.schedule())  # it reads its prompt again
+    assert draw(plan.schedule()) == ["flood 0", "flood 1", "flood 2", "flood 3"]
+    assert plan.get("flood 3").response == [7, 7]
+
+
+def test_owners_that_all_want_more_get_equal_parts_of_the_places() -> None:
+    plan = scheduler(max_sequences=8)
+    flood(plan, 20, base=1)
+    draw(plan.schedule())
+    for number in range(20):
+        plan.add(sequence(f"mine {number}", 1, owner="me"))
+    draw(plan.schedule())
+    assert plan._started() == {"flood": 4, "me": 4}
+    put_off = plan.preemptions
+    for _ in range(24):
+        plan.remove(plan.running[0])
+        draw(plan.schedule())
+        assert plan._started() == {"flood": 4, "me": 4}
+    assert plan.preemptions == put_off == 4
+
+
+def test_memory_is_shared_too_but_no_owners_oldest_gives_way() -> None:
+    plan = scheduler(tokens=64 * 4)
+    flood(plan, 4)
+    draw(plan.schedule())
+    plan.add(sequence("large", 150, owner="me"))  # three blocks: more than half
+    draw(plan.schedule())
+    assert plan.preemptions == 0
+    plan.remove(plan.get("large"))
+    plan.add(sequence("fair", 100, owner="me"))
+    draw(plan.schedule())
+    assert [one.id for one in plan.running] == ["flood 0", "flood 1", "fair"]
+    plan.add(sequence("fair too", 20, owner="me"))
+    draw(plan.schedule())
+    assert [one.id for one in plan.running] == ["flood 0", "flood 1", "fair"]
+
+
+def test_when_memory_runs_out_who_has_most_responses_gives_way() -> None:
+    plan = scheduler(tokens=64 * 4)
+    flood(plan, 3, base=60)
+    plan.add(sequence("mine", 60, owner="me"))
+    while not plan.preemptions:
+        draw(plan.schedule())
+    assert [one.id for one in plan.waiting] == ["flood 1", "flood 2"]
+
+
+def test_prompts_are_read_in_the_order_of_what_their_owners_were_given() -> None:
+    plan = scheduler(max_step_tokens=32, max_sequences=4)
+    flood(plan, 2, base=200)
+    for _ in range(2):
+        plan.schedule()
+    plan.add(sequence("mine", 40, owner="me"))
+    owners = [[owner for owner, *_ in chunks(plan.schedule())["base"]] for _ in range(3)]
+    assert owners[0] == ["flood 0", "flood 1"]  # they came first and nobody was given less
+    assert [step[0] for step in owners[1:]] == ["mine", "mine"]
+
+
+def test_what_is_computed_again_counts_once_unless_its_owner_wanted_that() -> None:
+    plan = scheduler(max_sequences=2)
+    one = sequence("one", 16, owner="a")
+    plan.add(one)
+    plan.add(sequence("other", 16, owner="b"))
+    draw(plan.schedule())
+    assert plan._given["a"] == 16
+    plan._preempt(one)
+    plan.schedule()
+    assert plan._given["a"] == 16
+    plan.release(one, "base")
+    plan.schedule()
+    assert plan._given["a"] == 16 + 16

@@ -130,3 +130,32 @@ def test_a_tokenizer_that_grammars_cannot_use_is_a_refusal(compile: Compile) -> 
     broken = Vocabulary(lambda: json.dumps({"model": {}}), 10, frozenset({0}), {})
     with pytest.raises(InvalidRequest, match="tokenizer"):
         compile(json_object(), broken)
+
+
+def test_schemas_of_different_owners_are_compiled_in_turn(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    original, gate = compiler._compile, threading.Event()
+
+    def noted(grammar: str, *rest: Any) -> Any:
+        gate.wait(20)
+        compiled.append(names[grammar])
+        return original(grammar, *rest)
+
+    names = {json_schema({"const": name}, "field"): name for name in ("f0", "f1", "f2", "q0")}
+    monkeypatch.setattr(compiler, "_compile", noted)
+
+    async def work() -> None:
+        under_test = GrammarCompiler(vocabulary)
+        tasks = [
+            asyncio.create_task(under_test.compile(grammar, param="field", owner=name[0]))
+            for grammar, name in names.items()
+        ]
+        await asyncio.sleep(0.05)
+        gate.set()
+        await asyncio.gather(*tasks)
+        under_test.stop()
+
+    asyncio.run(work())
+    assert compiled in (["f0", "q0", "f1", "f2"], ["f0", "f1", "q0", "f2"])

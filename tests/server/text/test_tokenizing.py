@@ -3,12 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from server.errors import ContextLengthExceeded, InvalidRequest
+from server.errors import ContextLengthExceeded, InvalidRequest, QueueFull
 from server.text import ChatTokenizer, TokenizerThread
 
 Make = Callable[..., PreTrainedTokenizerFast]
@@ -190,3 +191,29 @@ def test_all_work_runs_in_one_thread() -> None:
         return set(found)
 
     assert len(asyncio.run(names())) == 1
+
+
+def test_owners_go_in_turn_and_too_much_of_one_is_refused() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        thread, gate, begun = TokenizerThread(most=3), threading.Event(), threading.Event()
+
+        def hold() -> None:
+            begun.set()
+            gate.wait(20)
+
+        tasks = [asyncio.create_task(thread.run(hold, "gate"))]
+        await asyncio.to_thread(begun.wait, 20)
+        for owner, name in (("flood", "f0"), ("flood", "f1"), ("flood", "f2"), ("quiet", "q0")):
+            tasks.append(asyncio.create_task(thread.run(partial(done.append, name), owner)))
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull) as refused:
+            await thread.run(lambda: None, "flood")
+        assert refused.value.retry_after
+        gate.set()
+        await asyncio.gather(*tasks)
+        thread.stop()
+
+    asyncio.run(work())
+    assert done == ["f0", "q0", "f1", "f2"]

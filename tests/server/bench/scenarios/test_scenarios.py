@@ -1,5 +1,6 @@
 """Every scenario runs on tiny models and says what it saw; a side that is slowed on purpose is seen to be slow."""
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,10 @@ from server.bench.cost import Cost
 from server.bench.growth import Growth
 from server.bench.peer import generate
 from server.bench.scenarios import SCENARIOS, cost, lora, vectors
+from server.bench.scenarios import flood as flood_scenario
 from server.bench.scenarios import generate as generate_scenario
 from server.bench.scenarios.cost import reward_cost
+from server.bench.scenarios.flood import Clock, Delay
 from server.bench.scenarios.floor import Floor, byte_floor
 from server.bench.scenarios.generate import against_generate
 from server.bench.scenarios.lora import adapter_cost
@@ -240,6 +243,37 @@ def test_every_stream_is_steered_once(make_setup: MakeSetup) -> None:
     assert isinstance(lag, Lag)
     assert len(lag.lags) == 3
     assert all(0 <= one < 20 for one in lag.lags)
+
+
+def test_a_delay_is_what_the_95th_percentile_grows_by() -> None:
+    quiet = tuple(range(1, 101))
+    assert Delay("x", 100, quiet, tuple(steps + 10 for steps in quiet), 10).reached
+    late = Delay("x", 100, quiet, (*quiet[:94], *[106] * 6), 10)
+    assert late.growth == 106 - 95
+    assert not late.reached
+    assert late.row().value == "+11 steps"
+
+
+def test_a_clock_counts_on_while_one_of_its_streams_ends() -> None:
+    async def steps() -> list[int]:
+        clock = Clock()
+        clock.stream().extend([1.0, 2.0, 3.0])
+        clock.stream().extend([2.5, 3.5, 4.5, 5.5])
+        return [clock.steps(0.5, 2.2), clock.steps(2.2, 6.0), clock.steps(2.0, 3.0), clock.steps(6.0, 7.0)]
+
+    assert asyncio.run(steps()) == [2, 4, 1, 0]
+
+
+def test_one_key_is_measured_with_and_without_the_flood_of_another(
+    make_setup: MakeSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flood_scenario, "FLOOD", 12)
+    monkeypatch.setattr(flood_scenario, "SAMPLES", 5)
+    (delay,) = in_list(SCENARIOS["flood"](make_setup(requests=4)))
+    assert isinstance(delay, Delay)
+    assert len(delay.quiet) == len(delay.flooded) == 5
+    assert delay.flood == 12
+    assert delay.reached
 
 
 def test_what_a_report_is_compared_with_cannot_report(make_setup: MakeSetup) -> None:

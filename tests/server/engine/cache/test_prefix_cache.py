@@ -36,12 +36,12 @@ class Shelf:
         self.cache = KVCache(SHAPE, blocks * BLOCK)
         self.prefixes = PrefixCache(self.cache, 4, share)
 
-    def keep(self, tokens: list[int], salt: str = "") -> None:
+    def keep(self, tokens: list[int], salt: str = "", tenant: str = "") -> None:
         """Reads ``tokens`` as a sequence would: every position of its row holds the token."""
         assert self.cache.reserve("reader", len(tokens))
         row = self.cache.row("reader")
         row.slab.data[:, :, row.index, :, : len(tokens)] = torch.tensor(tokens, dtype=torch.float32)[:, None]
-        self.prefixes.keep(salt, tokens, "reader")
+        self.prefixes.keep(salt, tokens, "reader", tenant)
         self.cache.free("reader")
         self.cache.check_integrity()
 
@@ -124,6 +124,22 @@ def test_prefixes_take_no_more_than_their_share_and_the_last_used_stay() -> None
     nothing = Shelf(blocks=8, share=0)
     nothing.keep([*range(8)])
     assert nothing.find([*range(9)]) == 0
+
+
+def test_a_tenant_that_keeps_much_drops_its_own() -> None:
+    shelf = Shelf(blocks=9, share=4)
+    shelf.keep([*range(8)], tenant="quiet")
+    for first in range(100, 200, 10):
+        shelf.keep([*range(first, first + 8)], tenant="flood")
+    assert shelf.find([*range(9)]) == 8
+    assert [shelf.find([*range(first, first + 9)]) for first in (160, 170, 180, 190)] == [0, 8, 8, 8]
+
+
+def test_a_prompt_that_never_fits_drops_nothing() -> None:
+    shelf = Shelf(blocks=8, share=1)
+    shelf.keep([*range(8)])
+    shelf.keep([*range(2 * BLOCK)])
+    assert shelf.find([*range(9)]) == 8
 
 
 def test_one_that_goes_on_takes_the_place_of_the_shorter() -> None:

@@ -1,0 +1,212 @@
+"""What a deployment lets in: how long, how much at once and from whom, how slowly it may be read."""
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from server.access import Caller
+from server.api.plan import _check_choices
+from server.errors import InvalidRequest
+
+
+def error(response: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = response.json()["error"]
+    return found
+
+
+def test_prompts_and_answers_are_no_longer_than_the_deployment_says(scripted: Callable[..., Any]) -> None:
+    with (
+        scripted(http={"max_prompt_tokens": 20, "max_output_tokens": 8}) as server,
+        server.client() as client,
+    ):
+        server.engine.free()
+        assert server.chat().json()["usage"]["completion_tokens"] == 8
+        assert server.complete("a b", max_tokens=8).status_code == 200
+        for field in ("max_tokens", "max_completion_tokens"):
+            refused = server.chat(**{field: 9})
+            assert (refused.status_code, error(refused)["param"]) == (400, field)
+            assert "larger than the 8 tokens" in error(refused)["message"]
+        response = client.post("/v1/responses", json={"model": "tiny", "input": "hi", "max_output_tokens": 9})
+        assert (response.status_code, error(response)["param"]) == (400, "max_output_tokens")
+        refused = server.complete([5] * 21, max_tokens=1)
+        assert (refused.status_code, error(refused)["param"]) == (400, "prompt")
+        assert error(refused)["code"] == "context_length_exceeded"
+        assert "at most 20 tokens; the prompt here are 21" in error(refused)["message"]
+        assert server.complete([5] * 20, max_tokens=1).status_code == 200
+        assert server.serving.dispatcher.admitted == 0
+
+
+def test_a_key_asks_for_no_more_choices_than_it_may_have_under_way(deployment: Any) -> None:
+    server: Any = SimpleNamespace(deployment=deployment, dispatcher=SimpleNamespace(capacity=10))
+    _check_choices(1, 2, 1, "n", Caller(max_concurrent=2), server)
+    with pytest.raises(InvalidRequest, match="This key makes at most 2 choices"):
+        _check_choices(1, 3, 1, "n", Caller(max_concurrent=2), server)
+    with pytest.raises(InvalidRequest, match="This deployment makes at most 10 choices"):
+        _check_choices(1, 11, 1, "n", Caller(max_concurrent=20), server)
+
+
+def test_one_key_leaves_places_to_another(scripted: Callable[..., Any], until: Any) -> None:
+    with (
+        scripted(keys=["flood", "quiet"], engine={"max_sequences": 1}, http={"max_queue": 3}) as server,
+        server.client(authorization="Bearer flood") as flood,
+        server.client(authorization="Bearer quiet") as quiet,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        body = server.body(max_tokens=2)
+        running = [pool.submit(flood.post, "/v1/chat/completions", json=body) for _ in range(3)]
+        until(lambda: server.serving.dispatcher.admitted == 3)
+        refused = flood.post("/v1/chat/completions", json=body)
+        assert (refused.status_code, error(refused)["code"]) == (429, "queue_full")
+        assert refused.headers["retry-after"]
+        running.append(pool.submit(quiet.post, "/v1/chat/completions", json=body))
+        until(lambda: server.serving.dispatcher.admitted == 4)
+        until(lambda: len(server.engine.requests) == 4)
+        assert len({request.owner for request in server.engine.requests.values()}) == 2
+        server.engine.free()
+        assert [one.result().status_code for one in running] == [200] * 4
+
+
+def test_tokens_that_are_let_in_are_bounded_and_come_back(scripted: Callable[..., Any], until: Any) -> None:
+    with scripted(http={"max_queue_tokens": 30}) as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.complete, [5] * 10, max_tokens=10)
+        until(lambda: len(server.engine.requests) == 1)
+        refused = server.complete([5] * 5, max_tokens=6)
+        assert (refused.status_code, error(refused)["code"]) == (429, "queue_full")
+        impossible = server.complete([5] * 25, max_tokens=6)
+        assert (impossible.status_code, error(impossible)["param"]) == (400, "max_tokens")
+        server.engine.free()
+        assert first.result().status_code == 200
+        assert server.complete([5] * 5, max_tokens=6).status_code == 200
+        assert server.serving.dispatcher.admitted == 0
+
+
+def test_who_waits_too_long_for_a_first_token_is_told_to_come_again(scripted: Callable[..., Any]) -> None:
+    with scripted(http={"queue_seconds": 0.1}) as server, server.client() as client:
+        refused = server.chat(max_tokens=3)
+        assert (refused.status_code, error(refused)["code"]) == (503, "queue_timeout")
+        assert refused.headers["retry-after"]
+        with server.open(client, max_tokens=3) as events:
+            told = list(events)
+        assert "[DONE]" not in told
+        assert told[-1]["error"]["code"] == "queue_timeout"
+        assert len(server.engine.aborted) == 2
+        assert server.serving.dispatcher.admitted == 0
+        server.engine.free()
+        assert server.chat(max_tokens=3).status_code == 200
+
+
+def test_waiting_to_be_tokenized_is_waiting(scripted: Callable[..., Any]) -> None:
+    gate = threading.Event()
+    with scripted(http={"queue_seconds": 0.1}) as server:
+        server.engine.free()
+        server.serving.tokenizers._thread.submit(gate.wait)
+        refused = server.chat(max_tokens=3)
+        gate.set()
+        assert (refused.status_code, error(refused)["code"]) == (503, "queue_timeout")
+        assert server.serving.dispatcher.admitted == 0
+        assert server.chat(max_tokens=3).status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_ended_with_one_error(scripted: Callable[..., Any]) -> None:
+    with scripted(http={"queue_seconds": 0.1, "total_seconds": 0.3}) as server, server.client() as client:
+        server.engine.allow(2)
+        refused = server.chat(max_tokens=3)
+        assert (refused.status_code, error(refused)["code"]) == (504, "timeout")
+        with server.open(client, max_tokens=3) as events:
+            told = list(events)
+        assert [("error" in event) for event in told] == [False, False, False, True]
+        assert told[-1]["error"]["code"] == "timeout"
+        assert len(server.engine.aborted) == 2
+        assert (
+            'genarm_request_failure_total{model_name="tiny",status="504"} 2.0' in client.get("/metrics").text
+        )
+
+
+class Sleeper:
+    """A client that asks for a stream and reads nothing of it, with buffers as small as they get."""
+
+    def __init__(self, server: Any, **fields: Any) -> None:
+        server.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.connect(("127.0.0.1", httpx.URL(server.url).port or 0))
+        body = json.dumps(server.body(stream=True, **fields)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+        self.socket.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+
+    def read(self) -> bytes:
+        """All there is to read, now that the connection is closed."""
+        self.socket.settimeout(10)
+        read = b""
+        try:
+            while part := self.socket.recv(65536):
+                read += part
+        except ConnectionResetError:
+            pass
+        return read
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("http", "tokens"),
+    [({"max_unread_bytes": 65536, "send_seconds": 60.0}, 230), ({"send_seconds": 0.2}, 60)],
+)
+def test_a_stream_that_nobody_reads_is_ended_and_its_connection_closed(
+    scripted: Callable[..., Any],
+    until: Any,
+    caplog: pytest.LogCaptureFixture,
+    http: dict[str, Any],
+    tokens: int,
+) -> None:
+    with (
+        scripted(http=http) as server,
+        ThreadPoolExecutor(1) as pool,
+        caplog.at_level(logging.INFO, "genarm.requests"),
+        contextlib.ExitStack() as stack,
+    ):
+        reader = pool.submit(server.chat, max_tokens=200)
+        sleeper = stack.enter_context(contextlib.closing(Sleeper(server, n=16, max_tokens=240)))
+        until(lambda: len(server.engine.requests) == 17)
+        for _ in range(tokens // 10):
+            server.engine.allow(10)
+            time.sleep(0.02)
+        until(lambda: len(server.engine.aborted) == 16)
+        until(lambda: server.serving.dispatcher.admitted <= 1)
+        server.engine.free()
+        assert reader.result().json()["usage"]["completion_tokens"] == 200
+        read = sleeper.read()
+        assert read.startswith(b"HTTP/1.1 200")
+        assert b"[DONE]" not in read
+        with server.client() as client:
+            assert 'status="408"} 1.0' in client.get("/metrics").text
+        logged = [json.loads(record.message) for record in caplog.records if "slow_reader" in record.message]
+        assert [(one["status"], one["code"]) for one in logged] == [(408, "slow_reader")]
+
+
+def test_who_reads_nothing_of_a_whole_answer_is_left_too(scripted: Callable[..., Any], until: Any) -> None:
+    with scripted(http={"send_seconds": 0.3}) as server, contextlib.ExitStack() as stack:
+        server.engine.free()
+        sleeper = stack.enter_context(contextlib.closing(Sleeper(server, n=8, max_tokens=200)))
+        until(lambda: len(server.engine.finished) == 8)
+        until(lambda: not server.server.server_state.connections)
+        assert b"[DONE]" not in sleeper.read()
+        assert server.engine.aborted == []
+
+
+def test_who_reads_is_not_left_however_fast_tokens_come(scripted: Callable[..., Any]) -> None:
+    with scripted(http={"max_unread_bytes": 1 << 20}) as server:
+        server.engine.free()
+        chunks = server.stream(n=16, max_tokens=200)
+        assert sum(1 for chunk in chunks if chunk["choices"][0]["finish_reason"]) == 16
