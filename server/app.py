@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
 from server.api.middleware import ApiKeys, BodyLimit, RequestId, error_response
+from server.api.request_log import LogRequests
 from server.api.schema.responses import ResponseChunk, ResponseRequest
 from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
@@ -50,6 +51,9 @@ def create_app(
         on_ready: called when requests are taken.
         on_dead: called once when serving has become impossible (loading failed, the engine died); whoever
             runs the app ends it then.
+
+    Raises:
+        UserError: something that ``deployment`` needs is not installed.
     """
     # Otherwise streams are cut at SIGTERM instead of finishing while the server drains.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
@@ -79,17 +83,15 @@ def create_app(
     app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
     app.add_middleware(ApiKeys, keys=tuple(keys), open_paths=page.ASSETS)
     app.add_middleware(RequestId)
+    app.add_middleware(LogRequests, log=serving.requests)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
-async def _api_error(request: Request, error: Exception) -> Response:
+async def _api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    if request.url.path.startswith("/v1/"):
-        route = f"{request.method} {clip(request.url.path)}"
-        request.app.state.serving.refused(request.state.request_id, route, error)
     return error_response(error)
 
 

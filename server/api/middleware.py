@@ -27,7 +27,20 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 def error_response(error: ApiError) -> JSONResponse:
     """The one way an error becomes an HTTP response."""
-    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+    return _ErrorResponse(error)
+
+
+class _ErrorResponse(JSONResponse):
+    """Leaves its error in ``scope["state"]["error"]``, for the request's line in the log."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.body(), status_code=error.status, headers=error.headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one response."""
+        scope.setdefault("state", {})["error"] = self._error
+        await super().__call__(scope, receive, send)
 
 
 class RequestId:

@@ -22,6 +22,7 @@ from server.engine.sequence import Sequence as Running
 from server.engine.speculation.pace import AdaptivePace, Pace
 from server.engine.speculation.speculation import Speculation
 from server.engine.stats import EngineStats
+from server.engine.timings import Timings
 
 
 class Engine:
@@ -46,7 +47,9 @@ class Engine:
         self._steps = 0
         self._forwards = dict.fromkeys(self.members, 0)
         self._tokens = dict.fromkeys(self.members, 0)
+        self._timings = Timings(members[0].name)
         device = members[0].loaded.device
+        self._device = device
         self._overlap = overlaps(config, device)
         self._sync = device.type == "cpu"
         self._unsettled: Drawn | None = None  # what the last step drew, not known to Python yet
@@ -157,6 +160,7 @@ class Engine:
 
         These are the step's own; or, where steps overlap and none of its sequences needs to know them, those of the one before.
         """
+        self._timings.begin_step()
         self._speculation.begin()
         step, readout = self._scheduler.schedule(), Readout(self._voices)
         self._steps += bool(step.chunks)
@@ -169,9 +173,11 @@ class Engine:
         outputs = self._settle(before) + [self._tell_scores(one) for one in step.read]
         if drawn is not None and self._overlap and all(one.foresees for one in drawn.sequences):
             self._await(drawn)
+            self._timings.end_step()
             return outputs
         outputs += self._tell(drawn, step, readout)
         self._speculation.end(step, len(outputs))
+        self._timings.end_step()
         return outputs
 
     def generate(self, requests: Iterable[SequenceRequest]) -> dict[str, list[int]]:
@@ -212,6 +218,7 @@ class Engine:
             self._speculation.accepted_tokens,
             dict(self._forwards),
             dict(self._tokens),
+            self._timings.now,
         )
 
     def check_integrity(self) -> None:
@@ -231,7 +238,8 @@ class Engine:
         for runner in self._runners:
             own = {lane.name: chunks[lane.name] for lane in runner.lanes if lane.name in chunks}
             if own:
-                logits |= runner.forward(own, tokens)
+                with self._timings.forward(own, self.members[next(iter(own))].loaded.device):
+                    logits |= runner.forward(own, tokens)
                 self._count(own)
         return {name: logits[name] for name in self.members if name in logits}
 
@@ -311,7 +319,8 @@ class Engine:
     def _draw(self, drawing: list[Running], step: Step, readout: Readout) -> Drawn:
         """A token of each of ``drawing``."""
         parts = readout.parts(drawing, step.forks)
-        return draw(drawing, parts, partial(self._judge, drawing, step), sync=self._sync)
+        with self._timings.mixing(self._device):
+            return draw(drawing, parts, partial(self._judge, drawing, step), sync=self._sync)
 
     def _tell_scores(self, sequence: Running) -> TokenOutput:
         """The one output of a sequence that only reads, which is over."""
@@ -368,6 +377,7 @@ class Engine:
                 "length",
                 prompt_logprobs=prompt,
                 cached_tokens=sequence.cached_tokens,
+                queued=sequence.queued,
             )
         if fault is None:
             try:
@@ -395,6 +405,7 @@ class Engine:
             sequence.cached_tokens,
             drafting.accepted,
             drafting.rejected,
+            queued=sequence.queued if index == len(sequence.request.begun) else None,
         )
 
 

@@ -300,6 +300,7 @@ class Scheduler:
                 self._caches[member].reserve(follower.id, length)
                 follower.contexts[member].computed = length
             self._start(follower)
+            follower.leave_queue()
             step.forks[follower.id] = leader
             step.drawing.append(follower)
 
@@ -334,6 +335,7 @@ class Scheduler:
                 self._fork(sequence, step)
 
     def _take(self, sequence: Sequence, member: str, end: int, draws: bool) -> Chunk:
+        sequence.leave_queue()
         context = sequence.contexts[member]
         start, context.computed = context.computed, end
         tokens = sequence.tokens(member, start, end)

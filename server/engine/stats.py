@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from server.engine.timings import EngineTimes
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
@@ -13,6 +15,7 @@ class EngineStats:
     ``prefix_queries``: tokens of prompts the base was asked to read; ``prefix_hits``: those of them it had read before.
     ``draft_tokens``: guessed ahead; ``accepted_tokens``: those of them that were drawn.
     ``forwards``: by member, forwards in which it read anything; ``tokens``: what it computed in them.
+    ``times``: what steps have taken; None where nobody takes the time.
     """
 
     running: int
@@ -27,3 +30,4 @@ class EngineStats:
     accepted_tokens: int = 0
     forwards: Mapping[str, int] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
+    times: EngineTimes | None = None
