@@ -24,6 +24,10 @@ LAST_SECONDS = 3.0
 """What the last delivery may hold up the end of the process."""
 
 
+UNNAMED = "unknown_service"
+"""What OpenTelemetry calls a service that its variables give no name."""
+
+
 @dataclass(frozen=True)
 class Stretch:
     """A named stretch of time, from and to a moment on ``time.monotonic()``'s clock."""
@@ -67,7 +71,7 @@ class Tracing:
             ) from None
         version = metadata.version("genarm")
         resource = Resource.create({"service.version": version})
-        if resource.attributes.get("service.name", "unknown_service") == "unknown_service":
+        if str(resource.attributes.get("service.name", UNNAMED)).startswith(UNNAMED):
             resource = resource.merge(Resource({"service.name": "genarm"}))
         url = endpoint if endpoint.endswith(PATH) else endpoint.rstrip("/") + PATH
         exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_SECONDS)

@@ -105,7 +105,11 @@ def one_line(error: object) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
-def _locate(name: str, path: str, relative_to: Path | None) -> Path:
+def local_folder(name: str, path: str, relative_to: Path | None = None) -> Path | None:
+    """The folder that ``path`` means, as ``open_checkpoint`` takes it; None where it is a hub id.
+
+    Raises CheckpointError where it is neither.
+    """
     candidates = [Path(path).expanduser()]
     if relative_to is not None:
         candidates.append(relative_to / path)
@@ -116,7 +120,11 @@ def _locate(name: str, path: str, relative_to: Path | None) -> Path:
             raise CheckpointError(f"{name}: {candidate} is a file; a model is a folder or a hub id")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path, re.ASCII):
         raise CheckpointError(f"{name}: no folder {path!r} (and it is no hub id, which reads owner/model)")
-    return _fetch(name, path)
+    return None
+
+
+def _locate(name: str, path: str, relative_to: Path | None) -> Path:
+    return local_folder(name, path, relative_to) or _fetch(name, path)
 
 
 def _fetch(name: str, hub_id: str) -> Path:
