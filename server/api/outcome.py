@@ -71,7 +71,7 @@ class Outcome:
         parts = [Stretch("tokenize", ticket.arrived, ticket.prepared)]
         if self.queued is None or first is None:
             return parts
-        begun = ticket.prepared + self.queued
+        begun = min(ticket.prepared + self.queued, first)
         parts.append(Stretch("queue", ticket.prepared, begun))
         if self.generation.searches:
             return [*parts, Stretch("search", begun, self.ended)]

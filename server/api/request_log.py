@@ -24,6 +24,8 @@ REQUESTS = logging.getLogger("genarm.requests")
 PROBES = frozenset({"/health", "/ready", "/metrics"})
 """What supervisors and Prometheus ask all the time: they make no lines and no counts as long as they get what they came for."""
 
+VERBS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
 LEFT = 499
 """Stands for the status of a request whose client left before there was one."""
 
@@ -131,7 +133,9 @@ def _is_quiet(record: Record, scope: Scope) -> bool:
 
 def _trace(record: Record, scope: Scope, end: float, line: dict[str, Any]) -> Trace:
     outcome, route = record.outcome, getattr(scope.get("route"), "path", None)
-    name = f"{scope['method']} {route}" if route else "unknown route"
+    # No more names than routes and verbs: backends keep an index of them.
+    verb = scope["method"] if scope["method"] in VERBS else "HTTP"
+    name = f"{verb} {route}" if route else verb
     attributes = {
         "http.request.method": scope["method"],
         "http.route": route,

@@ -47,11 +47,12 @@ def _requirements(extra: str | None) -> Iterable[Requirement]:
     """What is needed always; or, what ``extra`` adds to that, but for other extras."""
     for line in metadata.requires(PACKAGE) or []:
         one = Requirement(line)
-        if one.name == PACKAGE:
-            continue
-        always = one.marker is None or one.marker.evaluate({"extra": ""})
-        if always if extra is None else not always and one.marker and one.marker.evaluate({"extra": extra}):
+        if one.name != PACKAGE and _holds(one, extra or "") and (extra is None or not _holds(one, "")):
             yield one
+
+
+def _holds(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _check(requirement: Requirement, installed: Installed) -> Check:

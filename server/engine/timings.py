@@ -64,6 +64,7 @@ class Timings:
         self._tokens: dict[str, int] = {}  # read in this step, by member
         self._scored: list[float] | None = None  # seconds of forwards while a mix is timed
         self._recent_steps = self._recent_base = 0.0
+        self._base_seconds = 0.0  # of the base's forwards that are in neither yet
         self._happening: deque[tuple[Any, Any, Told]] = deque()  # CUDA events before and after
 
     def begin_step(self) -> None:
@@ -81,7 +82,8 @@ class Timings:
         self._step_tokens.observe(max(self._tokens.values()))
         if self._base in self._tokens:
             self._recent_steps = MEMORY * self._recent_steps + seconds
-            self._recent_base *= MEMORY
+            self._recent_base = MEMORY * self._recent_base + self._base_seconds
+            self._base_seconds = 0.0
 
     @contextmanager
     def forward(self, chunks: Mapping[str, Sequence[Chunk]], device: torch.device) -> Iterator[None]:
@@ -120,7 +122,7 @@ class Timings:
             own = seconds * count / whole
             self._forward_seconds.setdefault(name, Histogram(SECONDS)).observe(own)
             if name == self._base:
-                self._recent_base += own
+                self._base_seconds += own
         if scored is not None:
             scored.append(seconds)
 

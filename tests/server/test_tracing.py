@@ -1,17 +1,21 @@
 """Traces as a collector gets them: a collector in the test takes what is sent over HTTP and reads it as OTLP."""
 
+import argparse
+import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from arm_models.errors import UserError
-from server import tracing
+from server import serve_command, tracing
+from server.app import create_app
+from server.config import Deployment
 from server.tracing import Stretch, Trace, Tracing
 
 CALLER = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "x=1"}
@@ -149,3 +153,55 @@ def test_without_an_endpoint_nothing_is_imported() -> None:
     code = "import sys, server.tracing; print([name for name in sys.modules if 'opentelemetry' in name])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_served_request_has_the_parts_of_its_life_and_its_line_the_ids(
+    scripted: Callable[..., Any], collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "genarm.requests")
+    with scripted(otlp_endpoint=collector.url) as server:
+        server.engine.free()
+        with server.client(**CALLER) as client, server.open(client, max_tokens=3) as events:
+            assert list(events)[-1] == "[DONE]"
+        with server.client() as client:
+            client.get("/nope")
+            client.get("/health")
+    spans = {span.name: span for span in collector.spans}  # the end of a server sends what is left
+    whole = spans["POST /v1/chat/completions"]
+    parts = [spans[name] for name in ("tokenize", "queue", "prefill", "decode")]
+    assert len(collector.spans) == 1 + len(parts) + 1
+    assert all(part.parent_span_id == whole.span_id for part in parts)
+    edges = [one for part in parts for one in (part.start_time_unix_nano, part.end_time_unix_nano)]
+    assert edges == sorted(edges)
+    assert whole.start_time_unix_nano <= edges[0]
+    assert edges[-1] <= whole.end_time_unix_nano
+    told = {one.key: one.value for one in whole.attributes}
+    assert told["gen_ai.usage.output_tokens"].int_value == 3
+    assert told["http.response.status_code"].int_value == 200
+    assert told["genarm.preference.helpful"].double_value == 1.0
+    refused = {one.key: one.value for one in spans["GET"].attributes}
+    assert refused["error.type"].string_value == "unknown_url"
+    lines = [json.loads(one.getMessage()) for one in caplog.records if one.name == "genarm.requests"]
+    assert [line["trace_id"] for line in lines] == [span.trace_id.hex() for span in (whole, spans["GET"])]
+    assert lines[0]["trace_id"] in CALLER["traceparent"]
+    assert lines[0]["span_id"] == whole.span_id.hex()
+
+
+def deployment(*flags: str) -> Deployment:
+    parser = argparse.ArgumentParser()
+    serve_command.add_arguments(parser)
+    return serve_command.deployment_from(parser.parse_args(["--base", "b", *flags]))
+
+
+def test_the_flag_says_where_traces_go() -> None:
+    assert deployment().otlp_endpoint is None
+    assert deployment("--otlp-endpoint", "http://localhost:4318").otlp_endpoint == "http://localhost:4318"
+    for wrong in ("localhost:4318", "grpc://x", "http://", "http:///v1/traces", ""):
+        with pytest.raises(UserError, match="otlp_endpoint"):
+            deployment("--otlp-endpoint", wrong)
+
+
+def test_a_server_that_cannot_trace_does_not_begin_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    with pytest.raises(UserError, match="otlp_endpoint"):
+        create_app(deployment("--otlp-endpoint", "http://localhost:4318"))
