@@ -1,8 +1,10 @@
 """What /metrics counts is what a client counts for itself, over a socket, exactly."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -184,6 +186,12 @@ def test_every_metric_that_operators_read_is_there_with_its_buckets(real: Any) -
         buckets = families[f"genarm_{name}"].samples
         told = [float(one.labels["le"]) for one in buckets if one.name.endswith("_bucket")]
         assert told == [*map(float, bounds), float("inf")]
+    # Each has a row in the manual; those that begin with the first failure are only there then.
+    manual = (Path(__file__).parents[3] / "docs/serving.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (?:counter|gauge|histogram)", manual, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"\w+", row)}
+    exposed = {name.removeprefix("genarm_") for name in families if not name.endswith("_created")}
+    assert exposed | {"request_failure"} == documented
 
 
 def test_versions_of_a_reward_are_one_to_whoever_reads() -> None:
