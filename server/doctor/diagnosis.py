@@ -10,7 +10,7 @@ from arm_models.errors import CheckpointError, UserError
 from server.config import Deployment
 from server.decoding import BASE, NEGATIVE, Roster
 from server.doctor.capacity import Capacity, Resident, capacity
-from server.doctor.check import Check
+from server.doctor.check import Check, Level
 from server.doctor.machine import Machine, this_machine
 from server.doctor.model import NotHere, read_model
 from server.doctor.packages import check_extras, check_packages
@@ -48,7 +48,10 @@ def diagnose(declared: Callable[[], Deployment], look: Callable[[], Machine] = t
         deployment = declared()
     except UserError as error:
         return Diagnosis((*checks, Check("deployment", str(error), "problem")), machine)
-    checks.append(Check("deployment", deployment.model))
+    checks += [
+        Check("deployment", deployment.model),
+        _threads(deployment.threads or machine.threads, machine),
+    ]
     roster = Roster.of(deployment)
     checks += check_surroundings(deployment, roster)
     found, members = _members(roster, machine)
@@ -113,6 +116,12 @@ def _dtype(source: ModelSource, machine: Machine) -> str | None:
         resolve_dtype(source, torch.device("cpu" if source.device == "cpu" else "cuda"))
         return source.dtype
     return "float32" if source.device == "cpu" else None
+
+
+def _threads(count: int, machine: Machine) -> Check:
+    """CPU threads of a forward; more than there are cores wait for each other."""
+    level: Level = "warning" if count > machine.cores else "ok"
+    return Check("threads", f"{count} for a forward, on {machine.cores} cores", level)
 
 
 def _capacities(members: list[Resident], machine: Machine, deployment: Deployment) -> Iterator[Capacity]:

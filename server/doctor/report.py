@@ -35,7 +35,7 @@ def as_json(diagnosis: Diagnosis) -> str:
 def as_text(diagnosis: Diagnosis) -> str:
     """Tables, the checks first, the verdict last."""
     machine = diagnosis.machine
-    lines = [*_checks(diagnosis), "", f"cores {machine.cores}, threads of a forward {machine.threads}"]
+    lines = [*_checks(diagnosis), ""]
     lines += [
         f"{one.name}  {one.title}  {gibibytes(one.total)}, free {gibibytes(one.free)}"
         for one in machine.devices

@@ -100,6 +100,14 @@ def test_memory_that_is_too_small_is_told(deployment: Deployment, free: int, lev
     assert memory.level == level
 
 
+@pytest.mark.parametrize(("threads", "level"), [(2, "ok"), (3, "warning"), (None, "warning")])
+def test_more_threads_than_cores_are_told(deployment: Deployment, threads: int | None, level: str) -> None:
+    machine = Machine(2, 8, (Device("cpu", "a CPU", 1 << 34, 1 << 33),))
+    found = diagnose(lambda: deployment.model_copy(update={"threads": threads}), lambda: machine)
+    (told,) = [check for check in found.checks if check.name == "threads"]
+    assert told.level == level
+
+
 def test_the_text_has_every_model_and_the_verdict_last(deployment: Deployment) -> None:
     machine = Machine(2, 2, (Device("cpu", "a CPU", 1 << 34, 1 << 33),))
     free = deployment.model_copy(update={"http": HttpSettings(port=0)})
