@@ -87,22 +87,22 @@ class Tracing:
         Returns:
             ``trace_id`` and ``span_id`` in hexadecimal, as they stand in a ``traceparent``.
         """
-        api = self._api
+        api, clock = self._api, _Clock()
         context = self._propagator.extract(dict(headers))
         span = self._tracer.start_span(
             trace.whole.name,
             context=context,
             kind=api.SpanKind.SERVER,
             attributes=dict(trace.attributes),
-            start_time=_epoch(trace.whole.begin),
+            start_time=clock.epoch(trace.whole.begin),
         )
         inside = api.set_span_in_context(span, context)
         for part in trace.parts:
-            child = self._tracer.start_span(part.name, context=inside, start_time=_epoch(part.begin))
-            child.end(_epoch(part.end))
+            child = self._tracer.start_span(part.name, context=inside, start_time=clock.epoch(part.begin))
+            child.end(clock.epoch(part.end))
         if trace.failed:
             span.set_status(api.Status(api.StatusCode.ERROR))
-        span.end(_epoch(trace.whole.end))
+        span.end(clock.epoch(trace.whole.end))
         ids = span.get_span_context()
         return {"trace_id": f"{ids.trace_id:032x}", "span_id": f"{ids.span_id:016x}"}
 
@@ -113,6 +113,12 @@ class Tracing:
         last.join(LAST_SECONDS)
 
 
-def _epoch(moment: float) -> int:
-    """Nanoseconds since 1970 of a moment on ``time.monotonic()``'s clock."""
-    return time.time_ns() - int((time.monotonic() - moment) * 1e9)
+class _Clock:
+    """From ``time.monotonic()`` to the time of day, by one look at both: equal moments stay equal."""
+
+    def __init__(self) -> None:
+        self._ahead = time.time_ns() - int(time.monotonic() * 1e9)
+
+    def epoch(self, moment: float) -> int:
+        """Nanoseconds since 1970 of a moment on the first."""
+        return self._ahead + int(moment * 1e9)

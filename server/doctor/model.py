@@ -124,9 +124,11 @@ def _values(checkpoint: Checkpoint, head: tuple[int, int] = (0, 0)) -> Values:
     """
     from safetensors import safe_open
 
+    from arm_models.loading.checkpoint import HEADERS
+
     whole, rest, rows, in_matrices = 0, 0, head[0], math.prod(head)
     for file in checkpoint.weights:
-        with safe_open(file, framework="pt") as tensors:
+        with safe_open(file, framework=HEADERS) as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a dict)
                 shape = tensors.get_slice(name).get_shape()
                 size = math.prod(shape)
