@@ -111,7 +111,7 @@ def test_one_who_leaves_and_one_who_cancels_are_aborts(scripted: Callable[..., A
     with scripted() as server:
         server.engine.allow(2)
         for streamed, status in ((True, 200), (False, 499)):
-            with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.url, timeout=0.3) as client:
+            with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.url, timeout=0.5) as client:
                 client.post("/v1/chat/completions", json=server.body(stream=streamed))
             (line,) = lines(1)
             assert (line["status"], line["finish_reason"], line["completion_tokens"]) == (status, "abort", 2)
@@ -119,6 +119,7 @@ def test_one_who_leaves_and_one_who_cancels_are_aborts(scripted: Callable[..., A
             id = next(events)["id"]
             client.delete(f"/v1/chat/completions/{id}")
             assert list(events)[-1] == "[DONE]"
+            assert "request_failure_total{" not in client.get("/metrics").text
         by_route = {line["route"].split()[0]: line for line in lines(2)}
         assert by_route["POST"]["finish_reason"] == "abort"
         assert by_route["DELETE"]["status"] == 200
