@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from server.access import Hosts, KeyRing
 from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
 from server.api.middleware import ApiKeys, BodyLimit, Cors, HostCheck, RequestId, error_response
+from server.api.request_log import LogRequests
 from server.api.schema.responses import ResponseChunk, ResponseRequest
 from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
@@ -51,6 +52,9 @@ def create_app(
         on_ready: called when requests are taken.
         on_dead: called once when serving has become impossible (loading failed, the engine died); whoever
             runs the app ends it then.
+
+    Raises:
+        UserError: something that ``deployment`` needs is not installed.
     """
     # Otherwise streams are cut at SIGTERM instead of finishing while the server drains.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
@@ -89,19 +93,16 @@ def _guard(app: FastAPI, http: HttpSettings, keys: KeyRing, serving: Serving) ->
     """What a request passes before a route sees it, the innermost first."""
     unlocked = (*page.ASSETS, "/metrics") if http.open_metrics else page.ASSETS
     app.add_middleware(BodyLimit, limit=http.max_body_bytes)
-    app.add_middleware(ApiKeys, keys=keys, refused=serving.refused, open_paths=unlocked)
+    app.add_middleware(ApiKeys, keys=keys, open_paths=unlocked)
     if http.cors_origins:
         app.add_middleware(Cors, origins=http.cors_origins)
-    app.add_middleware(HostCheck, hosts=Hosts(http, anonymous=not keys.required), refused=serving.refused)
+    app.add_middleware(HostCheck, hosts=Hosts(http, anonymous=not keys.required))
     app.add_middleware(RequestId)
+    app.add_middleware(LogRequests, log=serving.requests)
 
 
-async def _api_error(request: Request, error: Exception) -> Response:
+async def _api_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    path = request.scope["path"]  # request.url is made of the Host header too
-    if path.startswith("/v1/"):
-        route = f"{request.method} {clip(path)}"
-        request.app.state.serving.refused(request.state.request_id, route, error)
     return error_response(error)
 
 

@@ -15,6 +15,10 @@ from arm_models.errors import UserError
 COMMANDS = {
     "serve": ("server.serve_command", "serve a base model and its reward models over the OpenAI API"),
     "key": ("server.access.key_command", "make an API key and its entry for the file of keys"),
+    "doctor": (
+        "server.doctor_command",
+        "say what is installed and what of a deployment fits on this machine",
+    ),
     "chat": ("server.terminal.command", "talk to a server and move its weights while it answers"),
     "train": ("arm_models.training_command", "train a reward model or a policy on preference pairs"),
     "evaluate": ("server.evaluate_command", "score guided answers on held-out prompts"),

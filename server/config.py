@@ -33,6 +33,7 @@ ModelId = Annotated[str, StringConstraints(pattern=r"^[^\s:?#][^\s:?#]{0,199}$")
 Weight = Annotated[float, Field(strict=True, ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)]
 Reference = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]\S*$")]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 HostName = Annotated[
@@ -188,6 +189,7 @@ class Deployment(Section):
     presets: Mapping[Name, Mapping[str, Weight]] = Field(default_factory=dict)
     weight_ranges: Mapping[Name, Bounds] = Field(default_factory=dict)
     threads: Count | None = None  # CPU threads of one forward; None leaves it to torch
+    otlp_endpoint: Url | None = None  # the OpenTelemetry collector that gets traces
     engine: EngineSettings = EngineSettings()
     http: HttpSettings = HttpSettings()
 

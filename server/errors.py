@@ -66,7 +66,6 @@ class ApiError(Exception):
         self.param = None if param is None else clip(param)
         self.code = code or self.default_code
         self.retry_after = retry_after
-        self.counted = False  # whether metrics and log know of it already
 
     @property
     def headers(self) -> dict[str, str]:

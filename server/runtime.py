@@ -111,7 +111,7 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     if deployment.threads is not None:
         torch.set_num_threads(deployment.threads)
     register_attention()
-    base, *others = _sources(roster)
+    base, *others = sources(roster)
     family = load_family(base, others, attention=ATTENTION, progress=progress)
     _check_objectives(roster, family)
     progress("checking the cached forward of every model against the plain one")
@@ -132,7 +132,7 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     )
 
 
-def _sources(roster: Roster) -> list[ModelSource]:
+def sources(roster: Roster) -> list[ModelSource]:
     """Where every member comes from, the base first."""
     from arm_models.loading import ModelSource
 

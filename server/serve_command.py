@@ -55,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     http.add_argument(
         "--drain-seconds", type=float, metavar="S", help="time running answers get at the end (default: 30)"
     )
+    http.add_argument(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="send traces to this OpenTelemetry collector, e.g. http://localhost:4318 (needs the extra otel)",
+    )
     engine = parser.add_argument_group("engine")
     engine.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of one forward (default: torch's)"
@@ -111,8 +116,9 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
         merged.setdefault("model", Path(args.base).name or "base")
     if args.model_name is not None:
         merged["model"] = args.model_name
-    if args.threads is not None:
-        merged["threads"] = args.threads
+    for name in ("threads", "otlp_endpoint"):
+        if getattr(args, name) is not None:
+            merged[name] = getattr(args, name)
     merged["rewards"] = _rewards(merged.get("rewards", ()), args.reward)
     if args.presets is not None:
         merged["presets"] = _over(merged.get("presets", {}), _presets(args.presets))

@@ -58,6 +58,8 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
         ("server/errors", LOWEST),
         ("server/fair_thread", (*LOWEST, "server.text", "server.structured")),
         ("server/metrics", LOWEST),
+        ("server/tracing", LOWEST),
+        ("server/doctor", ("server.app", "server.api", "server.cli", "server.serve_command")),
         (
             "server/access",
             (*LOWEST, "server.text", "server.structured", "server.metrics", "server.evaluation"),
@@ -73,7 +75,7 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
         ("server/terminal", (*LOWEST, "server.text", "server.structured", "server.config", "server.errors")),
         ("server/playground", (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine")),
         ("server/api", ("server.app", "server.cli", "server.serve_command", "server.evaluate_command")),
-        ("server/api", ("server.bench", "server.terminal")),
+        ("server/api", ("server.bench", "server.terminal", "server.doctor")),
     ],
 )
 def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:

@@ -22,6 +22,8 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 FETCHED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 NOT_FETCHED = ("original/*", "onnx/*", "*.bin", "*.pth", "*.gguf")
+#: For a look at headers: torch's way of opening a file asks for as much memory as it has bytes.
+HEADERS = "numpy"
 SAMPLED_BLOCKS = 64
 BLOCK = 4096
 
@@ -105,7 +107,11 @@ def one_line(error: object) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
-def _locate(name: str, path: str, relative_to: Path | None) -> Path:
+def local_folder(name: str, path: str, relative_to: Path | None = None) -> Path | None:
+    """The folder that ``path`` means, as ``open_checkpoint`` takes it; None where it is a hub id.
+
+    Raises CheckpointError where it is neither.
+    """
     candidates = [Path(path).expanduser()]
     if relative_to is not None:
         candidates.append(relative_to / path)
@@ -116,7 +122,11 @@ def _locate(name: str, path: str, relative_to: Path | None) -> Path:
             raise CheckpointError(f"{name}: {candidate} is a file; a model is a folder or a hub id")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path, re.ASCII):
         raise CheckpointError(f"{name}: no folder {path!r} (and it is no hub id, which reads owner/model)")
-    return _fetch(name, path)
+    return None
+
+
+def _locate(name: str, path: str, relative_to: Path | None) -> Path:
+    return local_folder(name, path, relative_to) or _fetch(name, path)
 
 
 def _fetch(name: str, hub_id: str) -> Path:
@@ -171,7 +181,7 @@ def _shards(name: str, folder: Path) -> tuple[Path, ...]:
 def _tensor_names(name: str, path: Path) -> set[str]:
     """Names of the tensors in a safetensors file, whose header has to fit the file's length."""
     try:
-        with safe_open(path, framework="pt") as tensors:
+        with safe_open(path, framework=HEADERS) as tensors:
             return set(tensors.keys())
     except (SafetensorError, OSError) as error:
         with path.open("rb") as file:
@@ -181,7 +191,7 @@ def _tensor_names(name: str, path: Path) -> set[str]:
 
 
 def _first_dtype(path: Path) -> str:
-    with safe_open(path, framework="pt") as tensors:
+    with safe_open(path, framework=HEADERS) as tensors:
         dtypes = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118  not a dict
     stored = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
     return next((stored.get(dtype, dtype) for dtype in sorted(dtypes)), "none")

@@ -263,7 +263,7 @@ class _Loader:
     def _read(
         self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, source: ModelSource
     ) -> _Backbone:
-        config = _read_config(checkpoint)
+        config = read_config(checkpoint)
         quantize, scalar = source.quantize, source.kind == "scalar"
         reason = complaint(config) if scalar else None
         if reason is not None:
@@ -308,8 +308,8 @@ class _Loader:
             raise checkpoint.error(f"its attention cannot be switched to {self.attention}")
 
 
-def _read_config(checkpoint: Checkpoint) -> PretrainedConfig:
-    """A config object of its own for every copy of a model."""
+def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """A config object of its own for every copy of a model. Raises CheckpointError where transformers has none for it."""
     kind = checkpoint.config.get("model_type")
     if kind not in CONFIG_MAPPING:
         code = " and its folder's own code (auto_map) is never run" if "auto_map" in checkpoint.config else ""

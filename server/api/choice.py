@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -83,6 +84,8 @@ class Choice:
         self.finish_reason: FinishReason | None = None
         self.first_token: float | None = None
         self.last_token: float | None = None
+        self.gaps = array("d")  # seconds from each token to the next
+        self.queued: float | None = None  # seconds in the engine's queue, once it is told
         self._detokenizer = detokenizer
         self._ending = ending
         self._stops = StopStrings(ending.stops, shown=ending.shown)
@@ -100,6 +103,8 @@ class Choice:
             return []
         if output.prompt_logprobs is not None:
             self.prompt_logprobs = output.prompt_logprobs
+        if self.queued is None:
+            self.queued = output.queued
         self.cached_tokens = output.cached_tokens
         self.accepted_drafts, self.rejected_drafts = output.accepted_drafts, output.rejected_drafts
         pieces = self._take(output) if output.token >= 0 else []
@@ -123,9 +128,12 @@ class Choice:
 
     def _take(self, output: TokenOutput) -> list[Piece]:
         self.tokens += 1
-        self.last_token = time.monotonic()
-        if self.first_token is None:
-            self.first_token = self.last_token
+        before, now = self.last_token, time.monotonic()
+        self.last_token = now
+        if before is None:
+            self.first_token = now
+        else:
+            self.gaps.append(now - before)
         if output.report is not None:
             self.tally.add(output.report)
         self._unread.append(Token(output.token, self._known, output.logprobs, output.report))

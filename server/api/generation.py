@@ -17,6 +17,7 @@ from server.decoding.search import Execution
 from server.errors import ApiError
 
 if TYPE_CHECKING:
+    from server.api.request_log import Record
     from server.engine import TokenOutput
 
 
@@ -40,7 +41,8 @@ class Ticket:
     """What is known about a request before its first token.
 
     ``kind`` is the object it answers with, ``owner`` the digest of the caller's key ("" without keys),
-    ``prompts`` what the base reads, ``arrived`` the ``time.monotonic()`` at which it came in.
+    ``prompts`` what the base reads, ``arrived`` and ``prepared`` the ``time.monotonic()`` at which it came in and at
+    which its prompts were there as tokens, ``record`` what is noted of the HTTP request.
     """
 
     id: str
@@ -52,6 +54,8 @@ class Ticket:
     prompts: Sequence[Sequence[int]]
     streamed: bool
     arrived: float
+    record: Record
+    prepared: float = field(default_factory=time.monotonic)
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -23,15 +23,25 @@ from server.errors import ApiError, BodyTooLarge, InvalidKey, InvalidRequest, cl
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Routes that never need a key; every other one does, the unknown ones included."""
 
-Refused = Callable[[str, str, ApiError], None]
-"""(request id, verb and path, error): counts and logs a request that no route sees."""
-
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def error_response(error: ApiError) -> JSONResponse:
     """The one way an error becomes an HTTP response."""
-    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+    return _ErrorResponse(error)
+
+
+class _ErrorResponse(JSONResponse):
+    """Leaves its error in ``scope["state"]["error"]``, for the request's line in the log."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.body(), status_code=error.status, headers=error.headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one response."""
+        scope.setdefault("state", {})["error"] = self._error
+        await super().__call__(scope, receive, send)
 
 
 class RequestId:
@@ -74,10 +84,9 @@ class RequestId:
 class HostCheck:
     """Answers 400 to a Host header that ``hosts`` does not accept; supervisors may call a server what they like."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, refused: Refused) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
         self.app = app
         self._hosts = hosts
-        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request or answers 400."""
@@ -89,7 +98,6 @@ class HostCheck:
                     "http.allowed_hosts of the deployment names those that are.",
                     code="host_not_allowed",
                 )
-                self._refused(*_named(scope), error)
                 await error_response(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -121,10 +129,9 @@ class ApiKeys:
     Whoever is let in is ``scope["state"]["caller"]``; ``["owner"]`` tells callers apart without keeping keys.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, refused: Refused, open_paths: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: Iterable[str] = ()) -> None:
         self.app = app
         self._keys = keys
-        self._refused = refused
         self._open = OPEN_PATHS.union(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +146,6 @@ class ApiKeys:
             state["owner"] = state["caller"].owner
             if caller is None and scope["path"] not in self._open:
                 error = InvalidKey("Incorrect API key provided: send 'Authorization: Bearer <key>'.")
-                self._refused(*_named(scope), error)
                 await error_response(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -178,11 +184,6 @@ class BodyLimit:
 
     def _error(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self.limit} bytes.")
-
-
-def _named(scope: Scope) -> tuple[str, str]:
-    """A request's id, and its verb and path for the log."""
-    return scope["state"]["request_id"], f"{scope['method']} {clip(scope['path'])}"
 
 
 def _bearer(headers: Headers) -> bytes:

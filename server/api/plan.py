@@ -125,6 +125,7 @@ class Plan:
             prompts=[prompt["base"] for prompt in prompts],
             streamed=bool(self.body.stream),
             arrived=self.arrived,
+            record=self._state.record,
         )
         choices: list[Choice] = []
         work: list[SequenceRequest | SearchRun] = []

@@ -5,7 +5,6 @@ being answered.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
 import time
@@ -16,23 +15,21 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Request
 
 from arm_models.errors import UserError
-from server.api.choice import Choice
 from server.api.dispatcher import Dispatcher
-from server.api.generation import Generation
 from server.api.places import Places
+from server.api.request_log import RequestLog
 from server.config import Deployment
 from server.decoding import Roster
-from server.errors import ApiError, Unavailable
+from server.errors import Unavailable
 from server.metrics import Metrics
 from server.runtime import Load, Runtime
 from server.structured import GrammarCompiler
 from server.text import TokenizerThread
+from server.tracing import Tracing
 
 T = TypeVar("T")
 
 LOG = logging.getLogger("genarm")
-REQUESTS = logging.getLogger("genarm.requests")
-"""One JSON line per request; never its prompt or its answer."""
 
 
 class Phase(StrEnum):
@@ -53,6 +50,9 @@ class Serving:
         on_ready: called on the loop once requests are taken.
         on_dead: called on the loop, once, with what made serving impossible.
         several_keys: whether others than the one who asks may use the server now.
+
+    Raises:
+        UserError: something that ``deployment`` needs is not installed.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Serving:
         self.phase = Phase.LOADING
         self.started = int(time.time())
         self.metrics = Metrics(deployment.model)
+        endpoint = deployment.otlp_endpoint
+        self.requests = RequestLog(self.metrics, None if endpoint is None else Tracing(endpoint))
         self._load = load
         self._on_ready = on_ready
         self._on_dead = on_dead
@@ -83,7 +85,7 @@ class Serving:
         capacity = self.deployment.engine.max_sequences + http.max_queue
         self._tokenizers = TokenizerThread(capacity)
         places = Places(capacity, http.max_queue_tokens, self._share)
-        dispatcher = Dispatcher(places, http, self._ended, self._die)
+        dispatcher = Dispatcher(places, http, self.requests.ended, self._die)
         self._dispatcher = dispatcher
         self.metrics.observe(dispatcher)
 
@@ -102,7 +104,7 @@ class Serving:
         threading.Thread(target=load, name="loading", daemon=True).start()
 
     def end(self) -> None:
-        """Stops the engine and the tokenizers."""
+        """Stops the engine and the tokenizers; the last traces go out."""
         if self.phase is not Phase.DEAD:
             self.phase = Phase.DRAINING
         self.dispatcher.fail_all(lambda: Unavailable("The server is shutting down.", retry_after=5))
@@ -111,6 +113,7 @@ class Serving:
             self._tokenizers.stop()
         if self._grammars is not None:
             self._grammars.stop()
+        self.requests.stop()
 
     async def drain(self, seconds: float) -> None:
         """Takes no new requests; returns when the running ones have ended, at the latest after ``seconds``."""
@@ -152,13 +155,6 @@ class Serving:
             raise Unavailable(f"The server is {self.phase.value}.", code=self.phase.value, retry_after=5)
         return self._runtime
 
-    def refused(self, request_id: str, route: str, error: ApiError) -> None:
-        """Notes a request that was answered with an error before it had an answer under way."""
-        if error.counted:
-            return
-        self.metrics.failed(error.status)
-        _log(id=None, request_id=request_id, route=route, status=error.status, code=error.code)
-
     def _share(self) -> float:
         """Of what others leave of the queue, what one key may take."""
         return self.deployment.http.key_share if self._several_keys() else 1.0
@@ -180,39 +176,6 @@ class Serving:
             LOG.error("the server cannot serve any more: %s: %s", type(error).__name__, error)
         self._on_dead(error)
 
-    def _ended(self, generation: Generation) -> None:
-        """The one place that counts and logs a request under way."""
-        ticket, now = generation.ticket, time.monotonic()
-        first = _since(ticket.arrived, generation.first_token)
-        between = [gap for choice in generation.choices if (gap := _between(choice)) is not None]
-        reasons = [_reason(generation, choice) for choice in generation.choices]
-        status = generation.error.status if generation.error else 200
-        if generation.error:
-            generation.error.counted = True
-            self.metrics.failed(status)
-        else:
-            self.metrics.succeeded(reasons, ticket.prompt_tokens, generation.tokens)
-        self.metrics.timed(first, between, now - ticket.arrived)
-        _log(
-            id=ticket.id,
-            request_id=ticket.request_id,
-            model=ticket.model,
-            method=ticket.guidance.method.name,
-            preferences=dict(ticket.guidance.preferences),
-            beta=ticket.guidance.beta,
-            changes=len(generation.changes),
-            streamed=ticket.streamed,
-            choices=len(generation.choices),
-            prompt_tokens=ticket.prompt_tokens,
-            completion_tokens=generation.tokens,
-            ttft_s=_rounded(first),
-            per_token_s=_rounded(sum(between) / len(between) if between else None),
-            total_s=_rounded(now - ticket.arrived),
-            finish_reason=None if generation.error else ",".join(sorted(set(reasons))),
-            status=status,
-            code=None if generation.error is None else generation.error.code,
-        )
-
 
 def serving(request: Request) -> Serving:
     """The server a request came to."""
@@ -228,26 +191,3 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], argume
     """``function(argument)`` on the loop, unless the server ended while its models were loading."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(function, argument)
-
-
-def _reason(generation: Generation, choice: Choice) -> str:
-    """Why a choice is over; ``abort`` when its reader left or cancelled."""
-    return choice.finish_reason if choice.finish_reason and not generation.cancelled else "abort"
-
-
-def _between(choice: Choice) -> float | None:
-    """Mean seconds between the tokens of a choice."""
-    between = _since(choice.first_token, choice.last_token)
-    return None if between is None or choice.tokens < 2 else between / (choice.tokens - 1)
-
-
-def _since(begin: float | None, end: float | None) -> float | None:
-    return None if begin is None or end is None else end - begin
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 4)
-
-
-def _log(**fields: object) -> None:
-    REQUESTS.info(json.dumps(fields, ensure_ascii=True))

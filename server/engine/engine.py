@@ -24,6 +24,7 @@ from server.engine.sequence import Sequence as Running
 from server.engine.speculation.pace import AdaptivePace, Pace
 from server.engine.speculation.speculation import Speculation
 from server.engine.stats import EngineStats
+from server.engine.timings import Timings
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,9 @@ class Engine:
         self._steps = 0
         self._forwards = dict.fromkeys(self.members, 0)
         self._tokens = dict.fromkeys(self.members, 0)
+        self._timings = Timings(members[0].name)
         device = members[0].loaded.device
+        self._device = device
         self._overlap = overlaps(config, device)
         self._sync = device.type == "cpu"
         self._unsettled: Drawn | None = None  # what the last step drew, not known to Python yet
@@ -165,6 +168,7 @@ class Engine:
         A step that runs out of memory tells what it has come to; what it had in hand is computed again, with less beside it.
         """
         told: list[TokenOutput] = []
+        self._timings.begin_step()
         try:
             self._step(told)
         except Exception as error:
@@ -172,6 +176,7 @@ class Engine:
                 raise
             reason = str(error)
         else:
+            self._timings.end_step()
             if told:
                 self._scheduler.places.drew()
             return told
@@ -254,6 +259,7 @@ class Engine:
             dict(self._forwards),
             dict(self._tokens),
             scheduler.places.faults,
+            self._timings.now,
         )
 
     def check_integrity(self) -> None:
@@ -273,7 +279,8 @@ class Engine:
         for runner in self._runners:
             own = {lane.name: chunks[lane.name] for lane in runner.lanes if lane.name in chunks}
             if own:
-                logits |= runner.forward(own, tokens)
+                with self._timings.forward(own, self.members[next(iter(own))].loaded.device):
+                    logits |= runner.forward(own, tokens)
                 self._count(own)
         return {name: logits[name] for name in self.members if name in logits}
 
@@ -353,7 +360,8 @@ class Engine:
     def _draw(self, drawing: list[Running], step: Step, readout: Readout) -> Drawn:
         """A token of each of ``drawing``."""
         parts = readout.parts(drawing, step.forks)
-        return draw(drawing, parts, partial(self._judge, drawing, step), sync=self._sync)
+        with self._timings.mixing(self._device):
+            return draw(drawing, parts, partial(self._judge, drawing, step), sync=self._sync)
 
     def _tell_scores(self, sequence: Running) -> TokenOutput:
         """The one output of a sequence that only reads, which is over."""
@@ -409,6 +417,7 @@ class Engine:
                 "length",
                 prompt_logprobs=prompt,
                 cached_tokens=sequence.cached_tokens,
+                queued=sequence.queued,
             )
         if fault is None:
             try:
@@ -436,6 +445,7 @@ class Engine:
             sequence.cached_tokens,
             drafting.accepted,
             drafting.rejected,
+            queued=sequence.queued if index == len(sequence.request.begun) else None,
         )
 
 

@@ -45,6 +45,9 @@ class TokenOutput:
     outputs that differ only in that are equal. So are those that differ in ``accepted_drafts`` and ``rejected_drafts``, the
     guesses of this response so far that were drawn, and those that were not.
 
+    ``queued``, of a response's first output: seconds it was in the engine before its first chunk was planned; outputs that differ
+    only in that are equal.
+
     ``scores``, of a request that only reads: by member, Σ log π over the tokens that were begun, or a scorer's value behind the
     last of them; ``token`` is -1 then too.
     """
@@ -61,3 +64,4 @@ class TokenOutput:
     accepted_drafts: int = field(default=0, compare=False)
     rejected_drafts: int = field(default=0, compare=False)
     scores: abc.Mapping[str, float] | None = None
+    queued: float | None = field(default=None, compare=False)

@@ -425,6 +425,7 @@ class Scheduler:
                 self._caches[member].reserve(follower.id, length)
                 follower.contexts[member].computed = length
             self._start(follower)
+            follower.leave_queue()
             step.forks[follower.id] = leader
             step.drawing.append(follower)
 
@@ -461,6 +462,7 @@ class Scheduler:
                 self._fork(sequence, step)
 
     def _take(self, sequence: Sequence, member: str, end: int, draws: bool) -> Chunk:
+        sequence.leave_queue()
         context = sequence.contexts[member]
         start, context.computed = context.computed, end
         tokens = sequence.tokens(member, start, end)

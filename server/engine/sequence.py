@@ -1,5 +1,6 @@
 """A response under way, and what each member still has to read of it."""
 
+import time
 from collections import abc
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Sequence:
     ``candidates``: see :class:`SequenceRequest`.
     ``hold``: whether its contexts are to stay when it ends.
     ``conditions``: see :class:`SequenceRequest`; keys and values of these members are of these vectors.
+    ``came``: when, on ``time.monotonic()``'s clock; ``queued``: seconds from there to its first chunk, once that is planned.
     """
 
     request: SequenceRequest
@@ -49,6 +51,8 @@ class Sequence:
     hold: bool = False
     conditions: dict[str, tuple[float, ...]] = field(default_factory=dict)
     candidates: CandidateScoring | None = None
+    came: float = field(default_factory=time.monotonic)
+    queued: float | None = None
 
     @classmethod
     def begin(cls, request: SequenceRequest, group: list["Sequence"] | None = None) -> "Sequence":
@@ -83,6 +87,11 @@ class Sequence:
         """Where the next token stands in the base's context. It keys the draw's noise, so that a fresh request on prompt +
         the tokens so far goes on as this one does."""
         return len(next(iter(self.contexts.values())).prompt) + len(self.response)
+
+    def leave_queue(self) -> None:
+        """A chunk of it is planned; only the first says how long it has waited."""
+        if self.queued is None:
+            self.queued = time.monotonic() - self.came
 
     @property
     def scorers(self) -> dict[str, float]:

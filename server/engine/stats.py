@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from server.engine.timings import EngineTimes
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
@@ -14,6 +16,7 @@ class EngineStats:
     ``draft_tokens``: guessed ahead; ``accepted_tokens``: those of them that were drawn.
     ``memory_faults``: steps that ran out of memory and were undone.
     ``forwards``: by member, forwards in which it read anything; ``tokens``: what it computed in them.
+    ``times``: what steps have taken; None where nobody takes the time.
     """
 
     running: int
@@ -29,3 +32,4 @@ class EngineStats:
     forwards: Mapping[str, int] = field(default_factory=dict)
     tokens: Mapping[str, int] = field(default_factory=dict)
     memory_faults: int = 0
+    times: EngineTimes | None = None

@@ -101,8 +101,10 @@ class EngineThread:
     def _run(self) -> None:
         try:
             while self._obey():
-                self._emit(self._engine.step())
+                outputs = self._engine.step()
+                # First: who has read the tokens finds them counted.
                 self._stats = self._engine.stats()
+                self._emit(outputs)
             fault: BaseException | None = None
         except Exception as error:
             logger.exception("the engine died")

@@ -160,7 +160,8 @@ class ScriptedEngine:
         reason = "stop" if token in sampling.stop_token_ids else None
         if reason is None and index + 1 == sampling.max_tokens:
             reason = "length"
-        return TokenOutput(sequence_id, index, token, reason, None, logprobs, read, report)
+        queued = 0.5 if index == 0 else None
+        return TokenOutput(sequence_id, index, token, reason, None, logprobs, read, report, queued=queued)
 
 
 class SteadyPace:

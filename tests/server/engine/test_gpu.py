@@ -154,3 +154,19 @@ def test_decode_steps_wait_for_nothing(load: Load) -> None:
         assert all(engine.step() for _ in range(5))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_forwards_are_timed_by_events_of_earlier_steps(load: Load) -> None:
+    family, config = load(device="cuda:0", dtype="float32"), EngineConfig(prefill_chunk=32)
+    engine = Engine(build_members(family, config), config)
+    engine.generate(requests())
+    torch.cuda.synchronize()
+    engine.generate(requests()[:1])
+    stats = engine.stats()
+    assert stats.times is not None
+    for name, forwards in stats.forwards.items():
+        told = stats.times.forward_seconds[name]
+        assert forwards - 3 <= told.count <= forwards  # those of the last steps are still to be looked at
+        assert told.total > 0
+    assert stats.times.overhead is not None
+    assert stats.times.overhead > 0

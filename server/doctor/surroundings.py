@@ -1,0 +1,66 @@
+"""What a deployment needs besides models: its port, its keys, its templates, its extras."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from arm_models.errors import UserError
+from server.config import Deployment, read_api_keys
+from server.decoding import Roster
+from server.doctor.check import Check
+from server.doctor.packages import missing
+
+
+def check_surroundings(deployment: Deployment, roster: Roster) -> list[Check]:
+    """Everything but the models."""
+    http = deployment.http
+    return [
+        _port(http.host, http.port),
+        _keys(http.api_key_file),
+        *_templates(roster),
+        *_traces(deployment.otlp_endpoint),
+    ]
+
+
+def _port(host: str, port: int) -> Check:
+    if port == 0:
+        return Check("port", f"{host}, whichever is free")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        return Check("port", f"cannot listen on {host}:{port}: {error.strerror}", "problem")
+    return Check("port", f"{host}:{port} is free")
+
+
+def _keys(file: str | None) -> Check:
+    if file is None:
+        return Check("API keys", "none: everybody who reaches the server may use it")
+    try:
+        keys = read_api_keys(file)
+    except UserError as error:
+        return Check("API keys", str(error), "problem")
+    return Check("API keys", f"{len(keys)} in {file}")
+
+
+def _templates(roster: Roster) -> list[Check]:
+    named = {
+        name: member.chat_template
+        for name, member in roster.settings.items()
+        if member.chat_template is not None
+    }
+    return [
+        Check(f"template of {name}", f"{path} cannot be read", "problem")
+        for name, path in named.items()
+        if not Path(path).is_file()
+    ]
+
+
+def _traces(endpoint: str | None) -> list[Check]:
+    if endpoint is None:
+        return []
+    lacks = missing("otel")
+    if lacks:
+        return [Check("traces", f"{', '.join(lacks)} missing: pip install 'genarm[otel]'", "problem")]
+    return [Check("traces", f"to {endpoint}")]

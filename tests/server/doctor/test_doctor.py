@@ -1,0 +1,123 @@
+"""The command: 0 where it could be served, else 1 and every reason."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from arm_models.errors import UserError
+from server import cli
+from server.config import Deployment, HttpSettings
+from server.doctor import as_text, diagnose
+from server.doctor.machine import Device, Machine
+
+MODELS = ["base", "helpful", "harmless"]
+
+
+@pytest.fixture
+def doctor(
+    declared: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """``doctor(**changes)``: exit code and JSON of the command on the tiny deployment, with other sections in it."""
+
+    def run(**changes: Any) -> tuple[int, dict[str, Any]]:
+        file = tmp_path / "deployment.yaml"
+        file.write_text(yaml.safe_dump({**declared, "http": {"port": 0}, **changes}))
+        code = cli.main(["doctor", "--json", "--config", str(file)])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def problems(told: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one["detail"] for one in told["checks"] if one["level"] == "problem"}
+
+
+def test_a_deployment_that_can_be_served_has_no_problem(doctor: Any) -> None:
+    code, told = doctor()
+    assert (code, told["servable"], problems(told)) == (0, True, {})
+    names = {one["name"] for one in told["checks"]}
+    assert {
+        "python",
+        "torch",
+        "transformers",
+        "port",
+        "API keys",
+        *(f"model {name}" for name in MODELS),
+    } <= names
+    assert [one["name"] for one in told["models"]] == MODELS
+    assert [one["architecture"] for one in told["models"]] == ["llama", "llama", "qwen3"]
+    assert all(one["weights_bytes"]["float32"] == 4 * one["parameters"] for one in told["models"])
+    (cpu,) = told["devices"]
+    assert (cpu["name"], cpu["members"]) == ("cpu", MODELS)
+    assert cpu["contexts"] == [{"tokens": 256, "fit": 32}]  # max_sequences at full length
+
+
+def test_every_reason_is_told_at_once(doctor: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, told = doctor(
+            base={"model": str(tmp_path / "nowhere")},
+            rewards=[{"name": "far", "model": str(tmp_path), "device": "cuda:99"}],
+            http={"port": taken.getsockname()[1], "api_key_file": str(tmp_path / "no-keys")},
+            presets={},
+        )
+    assert (code, told["servable"]) == (1, False)
+    found = problems(told)
+    assert set(found) == {"model base", "model far", "port", "API keys"}
+    assert "no folder" in found["model base"]
+    assert "no-keys" in found["API keys"]
+
+
+def test_a_device_that_is_not_there_is_named(doctor: Any, declared: dict[str, Any]) -> None:
+    code, told = doctor(base={**declared["base"], "device": "cuda:99"})
+    assert code == 1
+    assert "cuda:99" in problems(told)["model base"]
+
+
+def test_a_hub_model_that_is_not_here_yet_is_no_problem(doctor: Any) -> None:
+    code, told = doctor(base={"model": "nobody/has-this-model"})
+    assert (code, problems(told)) == (0, {})
+    (base,) = [one for one in told["checks"] if one["name"] == "model base"]
+    assert base["level"] == "warning"
+    assert "fetched" in base["detail"]
+
+
+def test_a_deployment_that_cannot_be_read_is_a_reason_too(doctor: Any) -> None:
+    code, told = doctor(modle="typo")
+    assert (code, told["models"]) == (1, [])
+    assert "modle: unknown key" in problems(told)["deployment"]
+
+
+@pytest.mark.parametrize(("free", "level"), [(1000, "problem"), (100 << 20, "warning"), (8 << 30, "ok")])
+def test_memory_that_is_too_small_is_told(deployment: Deployment, free: int, level: str) -> None:
+    machine = Machine(2, 2, (Device("cpu", "a CPU", 1 << 34, free),))
+    found = diagnose(lambda: deployment, lambda: machine)
+    (memory,) = [check for check in found.checks if check.name == "memory of cpu"]
+    assert memory.level == level
+
+
+@pytest.mark.parametrize(("threads", "level"), [(2, "ok"), (3, "warning"), (None, "warning")])
+def test_more_threads_than_cores_are_told(deployment: Deployment, threads: int | None, level: str) -> None:
+    machine = Machine(2, 8, (Device("cpu", "a CPU", 1 << 34, 1 << 33),))
+    found = diagnose(lambda: deployment.model_copy(update={"threads": threads}), lambda: machine)
+    (told,) = [check for check in found.checks if check.name == "threads"]
+    assert told.level == level
+
+
+def test_the_text_has_every_model_and_the_verdict_last(deployment: Deployment) -> None:
+    machine = Machine(2, 2, (Device("cpu", "a CPU", 1 << 34, 1 << 33),))
+    free = deployment.model_copy(update={"http": HttpSettings(port=0)})
+    text = as_text(diagnose(lambda: free, lambda: machine))
+    for name in MODELS:
+        assert any(line.startswith(f"{name} ") and "float32, cpu" in line for line in text.splitlines())
+    assert text.splitlines()[-1] == "it can be served"
+
+    def broken() -> Deployment:
+        raise UserError("x.yaml: base: is missing")
+
+    text = as_text(diagnose(broken, lambda: machine))
+    assert text.splitlines()[-2:] == ["it cannot be served:", "  deployment: x.yaml: base: is missing"]
