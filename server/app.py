@@ -13,7 +13,9 @@ from sse_starlette.sse import AppStatus
 from starlette.exceptions import HTTPException
 
 from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
+from server.api.admin import rewards
 from server.api.middleware import ApiKeys, BodyLimit, RequestId, error_response
+from server.api.schema.admin import RewardRequest
 from server.api.schema.responses import ResponseChunk, ResponseRequest
 from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
@@ -28,6 +30,7 @@ REQUEST_BODIES = (
     ResponseRequest,
     TokenizeRequest,
     DetokenizeRequest,
+    RewardRequest,
 )
 
 CHUNKS = (schema.ChatCompletionChunk, ResponseChunk)
@@ -74,7 +77,7 @@ def create_app(
         "4XX": {"model": schema.ErrorBody, "description": "The request is wrong"},
         "5XX": {"model": schema.ErrorBody, "description": "The server cannot answer now"},
     }
-    for module in (chat, completions, responses, running, models, tokenize, health, page):
+    for module in (chat, completions, responses, running, models, tokenize, rewards, health, page):
         app.include_router(module.router, responses=errors)
     app.add_middleware(BodyLimit, limit=deployment.http.max_body_bytes)
     app.add_middleware(ApiKeys, keys=tuple(keys), open_paths=page.ASSETS)

@@ -161,6 +161,14 @@ class Deployment(Section):
         """The rewards in the order they are declared."""
         return tuple(reward.name for reward in self.rewards)
 
+    def with_rewards(self, rewards: Iterable[RewardSettings]) -> Self:
+        """The same deployment with these rewards in place of its own, checked as a whole.
+
+        Raises:
+            ValidationError: they do not go with the rest of it.
+        """
+        return type(self).model_validate({**dict(self), "rewards": tuple(rewards)})
+
     def whole(self, weights: Mapping[str, float]) -> dict[str, float]:
         """``weights`` with every other reward at 0, in the order of declaration."""
         return {name: float(weights.get(name, 0.0)) for name in self.reward_names}

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WEB = ("fastapi", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
 UPPER = ("server.app", "server.cli", "server.api", "server.serve_command", "server.evaluate_command")
 UPPER += ("server.sweep_command", "server.compare_command", "server.evaluation", "server.comparison")
+UPPER += ("server.joining",)
 LOWEST = (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine", "arm_models")
 
 

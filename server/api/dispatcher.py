@@ -36,15 +36,21 @@ RETRY_AFTER = 1
 
 
 class Dispatcher:
-    """The requests under way, with at most ``capacity`` choices together; ``ended`` is called once for each."""
+    """The requests under way, with at most ``capacity`` choices together; ``ended`` is called once for each.
+
+    ``enter`` is called for each that is let in; what it returns is called once it is over, whatever became of it.
+    """
 
     def __init__(
         self,
         capacity: int,
         ended: Callable[[Generation], None],
         died: Callable[[BaseException], None],
+        enter: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> None:
         self._capacity = capacity
+        self._enter_models = enter
+        self._leave_models: dict[str, Callable[[], None]] = {}  # by the id of a request under way
         self._ended = ended
         self._died = died
         self._loop = asyncio.get_running_loop()
@@ -102,6 +108,7 @@ class Dispatcher:
             raise QueueFull("The queue is full; try again later.", retry_after=RETRY_AFTER)
         self._admitted += places
         self._idle.clear()
+        leave_models = self._enter_models()
         entered: Generation | None = None
         try:
             generation, work = await prepare()
@@ -109,6 +116,7 @@ class Dispatcher:
             sequences = [one for one in work if not isinstance(one, SearchRun)]
             assert len(sequences) + sum(one.width for one in searches) == places, "a place per sequence"
             self._enter(generation, searches)
+            self._leave_models[generation.ticket.id] = leave_models
             entered = generation
             if sequences:
                 await _done(engine.add(*sequences))
@@ -117,6 +125,7 @@ class Dispatcher:
         except BaseException as error:
             if entered is None:
                 self._leave(places)
+                leave_models()
             elif self._running.pop(entered.ticket.id, None):
                 self._retire(entered)
             if isinstance(error, ValueError):
@@ -255,6 +264,8 @@ class Dispatcher:
     def _retire(self, generation: Generation) -> None:
         for choice in generation.choices:
             self._close(choice, finished=False)
+        # Behind the aborts, so that in the engine's queue nothing of it comes after what is done when it has left.
+        self._leave_models.pop(generation.ticket.id)()
 
     def _close(self, choice: Choice, *, finished: bool) -> None:
         """The engine is to do no more for a choice; ``finished`` says that it does not anyway."""

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.access.caller import Caller
 from server.errors import ApiError, BodyTooLarge, InvalidKey, InvalidRequest
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -83,7 +84,9 @@ class ApiKeys:
         if scope["type"] == "http":
             digest = _digest(_bearer(Headers(scope=scope)))
             state = scope.setdefault("state", {})
-            state["owner"] = digest.hex() if self._digests else ""
+            owner = digest.hex() if self._digests else ""
+            state["owner"] = owner
+            state.setdefault("caller", Caller(owner, "key" if owner else "anonymous"))
             if self._digests and scope["path"] not in self._open and not self._knows(digest):
                 error = InvalidKey("Incorrect API key provided: send 'Authorization: Bearer <key>'.")
                 await error_response(error)(scope, receive, send)

@@ -10,15 +10,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
 from arm_models.errors import UserError
+from server.api.admin.changes import RewardChanges
 from server.api.choice import Choice
 from server.api.dispatcher import Dispatcher
 from server.api.generation import Generation
+from server.api.served import Served, Succession
 from server.config import Deployment
 from server.decoding import Roster
 from server.errors import ApiError, Unavailable
@@ -60,15 +63,14 @@ class Serving:
         on_ready: Callable[[], None] = lambda: None,
         on_dead: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
-        self.deployment = deployment
-        self.roster = Roster.of(deployment)
+        self.succession = Succession(Served(deployment, Roster.of(deployment)))
+        self.rewards = RewardChanges(self.succession, lambda: self.runtime, lambda: self.dispatcher.engine)
         self.phase = Phase.LOADING
         self.started = int(time.time())
         self.metrics = Metrics(deployment.model)
         self._load = load
         self._on_ready = on_ready
         self._on_dead = on_dead
-        self._runtime: Runtime | None = None
         self._dispatcher: Dispatcher | None = None
         self._tokenizers: TokenizerThread | None = None
         self._grammars: GrammarCompiler | None = None
@@ -78,7 +80,7 @@ class Serving:
         capacity = self.deployment.engine.max_sequences + self.deployment.http.max_queue
         loop = asyncio.get_running_loop()
         self._tokenizers = TokenizerThread()
-        dispatcher = Dispatcher(capacity, self._ended, self._die)
+        dispatcher = Dispatcher(capacity, self._ended, self._die, self.succession.enter)
         self._dispatcher = dispatcher
         self.metrics.observe(dispatcher)
 
@@ -118,6 +120,16 @@ class Serving:
             self.dispatcher.fail_all(lambda: Unavailable("The server is shutting down.", retry_after=5))
 
     @property
+    def deployment(self) -> Deployment:
+        """What is served now."""
+        return self.succession.now.deployment
+
+    @property
+    def roster(self) -> Roster:
+        """Its models by role. A request that is under way has the one that it began with."""
+        return self.succession.now.roster
+
+    @property
     def dispatcher(self) -> Dispatcher:
         """Hands sequences to the engine; there from ``begin`` on."""
         assert self._dispatcher is not None, "begin() comes first"
@@ -141,9 +153,10 @@ class Serving:
     @property
     def runtime(self) -> Runtime:
         """The loaded models; raises Unavailable unless new requests are taken."""
-        if self.phase is not Phase.READY or self._runtime is None:
+        runtime = self.succession.now.runtime
+        if self.phase is not Phase.READY or runtime is None:
             raise Unavailable(f"The server is {self.phase.value}.", code=self.phase.value, retry_after=5)
-        return self._runtime
+        return runtime
 
     def refused(self, request_id: str, route: str, error: ApiError) -> None:
         """Notes a request that was answered with an error before it had an answer under way."""
@@ -155,7 +168,7 @@ class Serving:
     def _open(self, runtime: Runtime) -> None:
         if self.phase is not Phase.LOADING:
             return
-        self._runtime = runtime
+        self.succession.follow(replace(self.succession.now, runtime=runtime))
         dispatcher = self.dispatcher
         dispatcher.attach(runtime.make_engine(dispatcher.on_outputs, dispatcher.on_death))
         self.phase = Phase.READY

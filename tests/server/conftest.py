@@ -6,31 +6,36 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from transformers import PreTrainedTokenizerFast
 
 from server.api.serving import Phase, Serving
 from server.app import create_app
-from server.config import Deployment, read_deployment
+from server.config import Deployment, MemberSettings, read_deployment
 from server.decoding import Roster
 from server.engine import (
     CandidateScoring,
     EngineDead,
     EngineStats,
+    Member,
     SequenceRequest,
     TokenLogprobs,
     TokenOutput,
     TokenReport,
 )
 from server.engine.speculation.pace import Offer, Pace, Plan
+from server.joining import Joined, Part
 from server.runtime import Load, Runtime, load_runtime
 from server.text import ChatTokenizer
 
@@ -58,6 +63,7 @@ class ScriptedEngine:
         self.aborted: list[str] = []
         self.released: list[str] = []
         self.mixes: list[Mapping[str, float]] = []
+        self.members: list[str] = []  # those that came later
         self._spoken: dict[str, int] = {}
         self._allowed = 0
         self._on_outputs = on_outputs
@@ -117,6 +123,20 @@ class ScriptedEngine:
         future.set_result(None)
         with self._lock:
             self.released.extend(sequence_ids)
+        return future
+
+    def add_members(self, members: Sequence[Member]) -> "Future[None]":
+        future: Future[None] = Future()
+        future.set_result(None)
+        with self._lock:
+            self.members.extend(member.name for member in members)
+        return future
+
+    def remove_members(self, names: Collection[str]) -> "Future[None]":
+        future: Future[None] = Future()
+        future.set_result(None)
+        with self._lock:
+            self.members.extend(f"-{name}" for name in names)
         return future
 
     def allow(self, tokens: int) -> None:
@@ -188,6 +208,9 @@ class SteadyPace:
     def end(self, rows: int, drawn: int) -> None:
         """Nothing is measured."""
 
+    def forget(self, member: str) -> None:
+        """Nothing is known."""
+
 
 @pytest.fixture(scope="session")
 def steady() -> Callable[..., Pace]:
@@ -257,9 +280,16 @@ def _event(line: str) -> Any:
 
 
 @contextlib.contextmanager
-def live(deployment: Deployment, load: Load, wait: bool = True, **options: Any) -> Iterator[Live]:
-    """Runs the app in a thread with a real uvicorn on a free port."""
+def live(
+    deployment: Deployment,
+    load: Load,
+    wait: bool = True,
+    prepare: Callable[[FastAPI], object] = lambda _: None,
+    **options: Any,
+) -> Iterator[Live]:
+    """Runs the app in a thread with a real uvicorn on a free port; ``prepare`` is called on it first."""
     app = create_app(deployment, load=load, **options)
+    prepare(app)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
@@ -353,12 +383,16 @@ def serve() -> Callable[..., contextlib.AbstractContextManager[Live]]:
 def scripted(
     deployment: Deployment, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> Callable[..., contextlib.AbstractContextManager[Live]]:
-    """``scripted("text", http={…})``: a server whose engine speaks this text over and over; ``.engine`` controls it."""
+    """``scripted("text", http={…})``: a server whose engine speaks this text over and over; ``.engine`` controls it.
+
+    ``join``: what becomes of models that are to join it; otherwise any does.
+    """
 
     @contextlib.contextmanager
     def make(text: str = "abc ", **sections: Any) -> Iterator[Live]:
         changed = deployment.model_dump()
-        options = {name: sections.pop(name) for name in ("keys", "on_dead") if name in sections}
+        options = {name: sections.pop(name) for name in ("keys", "on_dead", "prepare") if name in sections}
+        join = sections.pop("join", None)
         for name, fields in sections.items():
             changed[name] = (
                 {**changed[name], **fields} if isinstance(fields, dict) and changed[name] else fields
@@ -371,6 +405,13 @@ def scripted(
             contexts = dict.fromkeys(roster.members, 256)
             tokenizers = dict.fromkeys(roster.settings, tiny_tokenizer)
 
+            def joined(settings: Mapping[str, MemberSettings], _: Mapping[str, Part]) -> Joined:
+                members: Any = tuple(SimpleNamespace(name=name) for name in settings)
+                parts = {name: Part(own.model, 0, "cpu") for name, own in settings.items()}
+                return Joined(
+                    members, dict.fromkeys(settings, tiny_tokenizer), dict.fromkeys(settings, 256), parts
+                )
+
             def make_engine(*callbacks: Any) -> ScriptedEngine:
                 engines.append(ScriptedEngine(script, *callbacks))
                 return engines[-1]
@@ -382,6 +423,8 @@ def scripted(
                 vocab_size=len(tiny_tokenizer),
                 fingerprint="fp_test",
                 make_engine=make_engine,
+                parts={name: Part(own.model, 0, "cpu") for name, own in roster.settings.items()},
+                join=joined if join is None else partial(join, joined),
             )
 
         with live(read_deployment(changed, "test"), load, **options) as server:
