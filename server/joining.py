@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,13 +53,15 @@ class Joining:
     Args:
         base: whose vocabulary they must have.
         config: the engine's.
-        tokens: cache of each, the base's own number: all read the same responses.
+        tokens: the base's cache; the others have as much, since all read the same responses.
+        context: tokens that the base can read.
     """
 
-    def __init__(self, base: LoadedModel, config: EngineConfig, tokens: int) -> None:
+    def __init__(self, base: LoadedModel, config: EngineConfig, tokens: int, context: int) -> None:
         self._base = base
         self._config = config
         self._tokens = tokens
+        self._context = context
 
     def __call__(self, settings: Mapping[str, MemberSettings], beside: Mapping[str, Part]) -> Joined:
         """The members of ``settings``, by name; ``beside`` are those whose caches have to fit beside theirs.
@@ -74,9 +76,9 @@ class Joining:
         sources = [model_source(name, own) for name, own in settings.items()]
         _check_weights(sources)
         loaded = load_more(self._base, sources, attention=ATTENTION)
-        self._check_caches(loaded, beside)
+        tokens = self._cache_tokens(loaded, beside)
         try:
-            members = build_more(loaded, self._config, self._tokens)
+            members = build_more(loaded, self._config, tokens)
         except SelfTestError as error:
             raise UserError(str(error)) from None
         except (MemoryError, RuntimeError) as error:
@@ -90,21 +92,26 @@ class Joining:
             parts=parts(members),
         )
 
-    def _check_caches(self, loaded: tuple[LoadedModel, ...], beside: Mapping[str, Part]) -> None:
-        """A cache is promised as a whole, as those of the start are, though on a CPU it is taken as it is needed."""
-        from server.engine import kv_shape
+    def _cache_tokens(self, loaded: Sequence[LoadedModel], beside: Mapping[str, Part]) -> int:
+        """Tokens of cache for each: as many as the base has, or fewer where there is no room for so many, but a longest context.
 
-        wanted: dict[torch.device, int] = {}
-        for one in loaded:
-            wanted[one.device] = wanted.get(one.device, 0) + self._tokens * kv_shape(one).bytes_per_token
-        for one in loaded:
-            needed = wanted[one.device]
-            left, setting = self._room(one.device, beside)
-            if needed > left:
+        It is promised as a whole, as at the start, though on a CPU memory is taken as it is needed.
+        """
+        from server.engine import capacity_for, kv_shape
+
+        tokens = self._tokens
+        for device in {one.device for one in loaded}:
+            own = [one for one in loaded if one.device == device]
+            price = sum(kv_shape(one).bytes_per_token for one in own)
+            left, setting = self._room(device, beside)
+            needed = max(capacity_for(min(one.max_length, self._context)) for one in own)
+            if needed * price > left:
                 raise NoRoom(
-                    f"{one.name}: its cache of {self._tokens} tokens needs {needed} bytes on {one.device}, and "
-                    f"{max(left, 0)} are left; {setting} would have to allow for it at the start"
+                    f"{own[0].name}: to cache one longest context of {needed} tokens takes {needed * price} bytes on "
+                    f"{device}; {max(left, 0)} are left of {setting}"
                 )
+            tokens = min(tokens, left // price)
+        return tokens
 
     def _room(self, device: torch.device, beside: Mapping[str, Part]) -> tuple[int, str]:
         """Bytes left for caches on ``device``, and the setting that they follow from."""
@@ -112,7 +119,7 @@ class Joining:
 
         free = free_bytes(device)
         if self._config.kv_tokens is not None:
-            return sys.maxsize if free is None else free, "engine.kv_tokens"
+            return sys.maxsize if free is None else free, "the memory"
         if device.type == "cuda":
             return int((free or 0) * self._config.gpu_memory_fraction), "engine.gpu_memory_fraction"
         taken = sum(part.cache_bytes for part in beside.values() if part.device == str(device))

@@ -174,7 +174,7 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
         fingerprint=fingerprint(family),
         make_engine=lambda on_outputs, on_death: EngineThread(engine, on_outputs, on_death),
         parts=parts(resident),
-        join=Joining(family.base, config, tokens),
+        join=Joining(family.base, config, tokens, resident[0].max_context),
     )
 
 

@@ -5,7 +5,7 @@ Needs torch and transformers only; no web package is imported from here.
 
 from server.engine.assembly import NEGATIVE, build_members, build_more, kv_shape, release_stock
 from server.engine.attention.hook import ATTENTION, register_attention
-from server.engine.cache.kv_cache import BLOCK
+from server.engine.cache.kv_cache import BLOCK, capacity_for
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.member import Member, SelfTestError
@@ -35,6 +35,7 @@ __all__ = [
     "TokenReport",
     "build_members",
     "build_more",
+    "capacity_for",
     "kv_shape",
     "register_attention",
     "release_stock",

@@ -12,6 +12,9 @@ from server.config import MemberSettings
 from server.engine import ATTENTION, EngineConfig, register_attention
 from server.joining import Joining, NoRoom, Part
 
+PRICE = 2 * 2 * 2 * 8 * 4
+"""Bytes of keys and values of a token: layers, both, heads, their width, float32."""
+
 
 @pytest.fixture(scope="module")
 def folder(make_checkpoint: Callable[..., Path]) -> Path:
@@ -25,7 +28,7 @@ def family(folder: Path) -> Family:
 
 
 def test_what_has_joined_is_known_by_its_member_name(family: Family, folder: Path) -> None:
-    join = Joining(family.base, EngineConfig(), tokens=1024)
+    join = Joining(family.base, EngineConfig(), tokens=1024, context=200)
     wanted = {name: MemberSettings(model=str(folder)) for name in ("arm#2", "arm.reference#2")}
     joined = join(wanted, {})
     assert [member.name for member in joined.members] == list(wanted)
@@ -33,32 +36,57 @@ def test_what_has_joined_is_known_by_its_member_name(family: Family, folder: Pat
     for told in (joined.tokenizers, joined.parts, joined.max_context):
         assert set(told) == set(wanted)
     assert joined.max_context["arm#2"] == 256
-    assert joined.parts["arm#2"].cache_bytes == 1024 * 2 * 2 * 2 * 8 * 4
+    assert joined.parts["arm#2"].cache_bytes == 1024 * PRICE
     assert joined.parts["arm#2"].device == "cpu"
 
 
 @pytest.mark.parametrize(
-    ("limits", "free", "taken", "said"),
+    ("limits", "free", "tokens"),
     [
-        ({"cpu_cache_bytes": 262144 + 100}, None, 101, r"arm: its cache of 1024 tokens .* cpu_cache_bytes"),
-        ({"kv_tokens": 1024}, 262143, 0, r"arm: its cache .* 262143 are left; engine\.kv_tokens"),
+        ({"cpu_cache_bytes": 2000 * PRICE}, None, 1024),
+        ({"cpu_cache_bytes": 600 * PRICE}, None, 576),
+        ({"kv_tokens": 1024}, 300 * PRICE, 256),
     ],
 )
-def test_a_cache_has_to_fit_beside_the_others(
+def test_its_cache_is_the_bases_or_what_there_is_room_for(
     monkeypatch: pytest.MonkeyPatch,
     family: Family,
     folder: Path,
     limits: dict[str, Any],
     free: int | None,
-    taken: int,
+    tokens: int,
+) -> None:
+    monkeypatch.setattr(loading, "free_bytes", lambda _: free)
+    monkeypatch.setattr(loading, "weight_bytes", lambda _: 0)
+    join = Joining(family.base, EngineConfig(**limits), tokens=1024, context=200)
+    joined = join({"arm": MemberSettings(model=str(folder))}, {"far": Part("", 10**12, "cuda:0")})
+    assert joined.parts["arm"].cache_bytes == tokens * PRICE
+
+
+@pytest.mark.parametrize(
+    ("limits", "free", "said"),
+    [
+        (
+            {"cpu_cache_bytes": 355 * PRICE},
+            None,
+            r"arm: .* 256 tokens takes 65536 bytes on cpu; 65280 .*cpu_cache",
+        ),
+        ({"kv_tokens": 1024}, 65535, r"arm: to cache one longest context .*; 65535 are left of the memory"),
+    ],
+)
+def test_a_longest_context_has_to_fit_beside_the_other_caches(
+    monkeypatch: pytest.MonkeyPatch,
+    family: Family,
+    folder: Path,
+    limits: dict[str, Any],
+    free: int | None,
     said: str,
 ) -> None:
     monkeypatch.setattr(loading, "free_bytes", lambda _: free)
     monkeypatch.setattr(loading, "weight_bytes", lambda _: 0)
-    join = Joining(family.base, EngineConfig(**limits), tokens=1024)
-    wanted = {"arm": MemberSettings(model=str(folder))}
+    join = Joining(family.base, EngineConfig(**limits), tokens=1024, context=200)
     with pytest.raises(NoRoom, match=said):
-        join(wanted, {"base": Part("", taken, "cpu"), "far": Part("", 10**12, "cuda:0")})
+        join({"arm": MemberSettings(model=str(folder))}, {"base": Part("", 100 * PRICE, "cpu")})
 
 
 def test_weights_that_do_not_fit_are_not_read(
@@ -70,4 +98,4 @@ def test_weights_that_do_not_fit_are_not_read(
     monkeypatch.setattr(loading, "free_bytes", lambda _: 1000)
     monkeypatch.setattr(loading, "load_more", never)
     with pytest.raises(NoRoom, match=r"arm: loading it takes \d+ bytes of memory on cpu; 1000 are left"):
-        Joining(family.base, EngineConfig(), 1024)({"arm": MemberSettings(model=str(folder))}, {})
+        Joining(family.base, EngineConfig(), 1024, 200)({"arm": MemberSettings(model=str(folder))}, {})

@@ -82,7 +82,7 @@ class RewardChanges:
                 joined = runtime.join(wanted, beside)
                 return joined, runtime.after(roster.labels, joined)
 
-            LOG.info("reward %s: loading %s", name, settings.model)
+            LOG.info("reward %s: loading %s", name, clip(settings.model))
             try:
                 joined, after = await _in_thread(load)
             except NoRoom as error:
