@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from transformers import PreTrainedTokenizerFast
 
+from arm_models.loading import common_fingerprint
 from server.api.serving import Phase, Serving
 from server.app import create_app
 from server.config import Deployment, MemberSettings, read_deployment
@@ -421,7 +422,7 @@ def scripted(
                 eos_ids=frozenset({0}),
                 max_context=contexts,
                 vocab_size=len(tiny_tokenizer),
-                fingerprint="fp_test",
+                fingerprint=common_fingerprint({name: own.model for name, own in roster.settings.items()}),
                 make_engine=make_engine,
                 parts={name: Part(own.model, 0, "cpu") for name, own in roster.settings.items()},
                 join=joined if join is None else partial(join, joined),
