@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from arm_models.errors import UserError
 from server.access.caller import Caller
+from server.api.serving import Phase
 from server.config import read_deployment
 from server.engine import Engine
 from server.joining import NoRoom
@@ -205,6 +206,19 @@ def test_one_change_at_a_time(admin: Callable[..., Any]) -> None:
             assert other.delete(f"{PATH}/helpful").status_code == 200
 
 
+def test_a_server_that_drains_meanwhile_takes_no_new_reward(admin: Callable[..., Any]) -> None:
+    def late(joined: Any, *arguments: Any) -> Any:
+        running[0].serving.phase = Phase.DRAINING
+        return joined(*arguments)
+
+    running: list[Any] = []
+    with admin(join=late) as (server, client):
+        running.append(server)
+        answer = client.post(PATH, json={"name": "helpful", "model": "new"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+        assert server.engine.members == []
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -379,7 +393,7 @@ def test_a_swap_under_a_stream_mixes_no_versions(
                 made = other.post(PATH, json={"name": "helpful", "model": new})
                 assert made.status_code == 200, made.text
                 assert other.get(PATH).json()["leaving"] == ["helpful"]
-                assert set(_members(server)) == {"base", "helpful", "harmless", "helpful#2"}
+                until(lambda: set(_members(server)) == {"base", "helpful", "harmless", "helpful#2"}, 60)
                 gate.steps = 10**9
                 assert ids(answered(server, **weights)) == ids(expected)
             assert said + list(tokens) == ids(old)
