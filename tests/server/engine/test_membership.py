@@ -59,9 +59,7 @@ def make_family(base: Path, paths: Mapping[str, Path], *names: str) -> Family:
 
 
 def make_engine(family: Family, config: EngineConfig = CONFIG) -> Engine:
-    members = build_members(family, config)
-    release_stock(members)
-    return Engine(members, config)
+    return Engine(build_members(family, config), config)
 
 
 def joining(
@@ -145,8 +143,10 @@ def test_what_a_member_held_is_given_back_and_the_others_go_on(
     config = EngineConfig(max_sequences=8, prefill_chunk=16, cache=cache, kv_tokens=1024)
     family = make_family(base, paths, "helpful", "harmless")
     expected = make_engine(family, config).generate([request("a", "harmless")])["a"]
-    engine = make_engine(family, config)
-    del family
+    members = build_members(family, config)
+    release_stock(members)
+    engine = Engine(members, config)
+    del family, members
     assert len(set(map(id, (member.runner for member in engine.members.values())))) == 1, "one forward"
     shared, lone = engine.members["helpful"], joining(engine, paths, "polite#3", config=config)
     engine.add_members(lone)
