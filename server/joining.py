@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,13 @@ class NoRoom(UserError):
 @dataclass(frozen=True)
 class Part:
     """What a server knows of a member besides the engine: ``imprint`` goes into the fingerprint, ``cache_bytes`` on ``device`` is
-    what its cache may take.
+    what its cache may take. ``model`` is a weak reference: None once the model is gone from memory.
     """
 
     imprint: str
     cache_bytes: int
     device: str
+    model: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,12 @@ def parts(members: list[Member]) -> dict[str, Part]:
     from arm_models.loading import imprint
 
     return {
-        member.name: Part(imprint(member.loaded), member.cache_bytes, str(member.loaded.device))
+        member.name: Part(
+            imprint(member.loaded),
+            member.cache_bytes,
+            str(member.loaded.device),
+            weakref.ref(member.loaded.model),
+        )
         for member in members
     }
 

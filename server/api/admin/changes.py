@@ -22,7 +22,7 @@ from arm_models.errors import UserError
 from server.api.served import Served, Succession
 from server.config import Deployment, RewardSettings
 from server.errors import Conflict, InvalidRequest, NotFound, Unavailable, clip, shown_name
-from server.joining import Joined, NoRoom
+from server.joining import Joined, NoRoom, Part
 from server.runtime import EngineLike, Runtime
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class RewardChanges:
         self._engine = engine
         self._busy = False
         self._version = 1
-        self._leaving: set[str] = set()  # in the engine, and of no use to new requests
+        self._leaving: dict[str, Part] = {}  # in the engine, and of no use to new requests
         succession.left = self._let_go
 
     @property
@@ -92,7 +92,9 @@ class RewardChanges:
                 raise InvalidRequest(message, param=field, code="model_refused") from error
             self._runtime()  # the server may be draining by now
             await _done(self._engine().add_members(joined.members))
-            self._follow(Served(deployment, roster, after), gone)
+            self._follow(
+                Served(deployment, roster, after), {member: runtime.parts[member] for member in gone}
+            )
             LOG.info("reward %s: served from now on (%s)", name, after.fingerprint)
             return settings, is_new
 
@@ -111,7 +113,7 @@ class RewardChanges:
             roster = now.roster.without_reward(name)
             gone = set(now.roster.settings) - set(roster.settings)
             served = Served(now.deployment.with_rewards(rewards), roster, runtime.after(roster.labels))
-            self._follow(served, gone)
+            self._follow(served, {member: runtime.parts[member] for member in gone})
             LOG.info("reward %s: no longer served", name)
 
     @contextmanager
@@ -124,17 +126,18 @@ class RewardChanges:
         finally:
             self._busy = False
 
-    def _follow(self, served: Served, gone: set[str]) -> None:
+    def _follow(self, served: Served, gone: Mapping[str, Part]) -> None:
         self._succession.follow(served)
-        self._leaving |= gone
+        self._leaving.update(gone)
         self._let_go()
 
     def _let_go(self) -> None:
         """Has the engine forget the members that no request can read with any more."""
-        over = self._leaving - self._succession.members
+        over = {member: self._leaving[member] for member in self._leaving.keys() - self._succession.members}
         if not over:
             return
-        self._leaving -= over
+        for member in over:
+            del self._leaving[member]
         try:
             removed = self._engine().remove_members(sorted(over))
         except Unavailable:
@@ -142,12 +145,12 @@ class RewardChanges:
         removed.add_done_callback(lambda future: _removed(future, over))
 
 
-def _removed(future: Future[None], members: set[str]) -> None:
-    """Told by the engine's thread."""
+def _removed(future: Future[None], over: Mapping[str, Part]) -> None:
+    """Told by the engine's thread, which holds nothing of them any more."""
     if error := future.exception():
-        LOG.error("%s cannot be given back: %s", ", ".join(sorted(members)), error)
-    else:
-        # Models hold themselves in cycles, and collections by themselves are rare in a server that has found its size.
+        LOG.error("%s cannot be given back: %s", ", ".join(sorted(over)), error)
+    elif any(part.model() is not None for part in over.values()):
+        # Some hold themselves in cycles. Looking for these stops everything for a moment, so not without need.
         threading.Thread(target=gc.collect, name="giving back", daemon=True).start()
 
 

@@ -58,8 +58,10 @@ async def rewards(server: Server) -> AdminRewards:
 
 @router.post(
     "",
-    responses={201: {"model": ServedReward, "description": "The reward is new"}}
-    | refusals(400, 401, 403, 404, 409, 413, 415, 503),
+    responses={
+        201: {"model": ServedReward, "description": "The reward is new"},
+        **refusals(400, 401, 403, 404, 409, 413, 415, 503),
+    },
     openapi_extra=documented(RewardRequest, EXAMPLES),
 )
 async def put(body: Body, server: Server, response: Response) -> ServedReward:

@@ -5,8 +5,10 @@ import gc
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from server.access.caller import Caller
 from server.api.serving import Phase
 from server.config import read_deployment
 from server.engine import Engine
-from server.joining import NoRoom
+from server.joining import Joined, NoRoom
 from server.runtime import load_runtime
 
 PATH = "/v1/admin/rewards"
@@ -219,28 +221,54 @@ def test_a_server_that_drains_meanwhile_takes_no_new_reward(admin: Callable[...,
         assert server.engine.members == []
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"name": "polite"}, "model"),
-        ({"model": "m"}, "name"),
-        ({"name": "a b", "model": "m"}, "name"),
-        ({"name": "polite", "model": ""}, "model"),
-        ({"name": "polite", "model": "m", "weight": 1}, "weight"),
-        ({"name": "polite", "model": "m", "default": 1000}, "default"),
-        ({"name": "polite", "model": "m", "range": [1, 1]}, "range"),
-        ({"name": "polite", "model": "m", "device": "tpu"}, "device"),
-        ({"name": "polite", "model": "m", "dtype": "int4"}, "dtype"),
-        ({"name": "base.negative", "model": "m"}, "name"),
-    ],
-)
-def test_a_bad_declaration_names_its_field(
-    admin: Callable[..., Any], fields: dict[str, Any], param: str
-) -> None:
+class Cyclic:
+    """Holds itself, as some models do."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+def test_a_removed_model_that_holds_itself_is_looked_for(admin: Callable[..., Any], until: Any) -> None:
+    models: list[weakref.ref[Cyclic]] = []
+
+    def cyclic(joined: Any, *arguments: Any) -> Joined:
+        made: Joined = joined(*arguments)
+        models.append(weakref.ref(Cyclic()))
+        return replace(
+            made, parts={name: replace(part, model=models[-1]) for name, part in made.parts.items()}
+        )
+
+    with admin(join=cyclic) as (_, client):
+        gc.disable()
+        try:
+            assert client.post(PATH, json={"name": "polite", "model": "new"}).status_code == 201
+            assert models[0]() is not None
+            assert client.delete(f"{PATH}/polite").status_code == 200
+            until(lambda: models[0]() is None)
+        finally:
+            gc.enable()
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"name": "polite"}, "model"),
+    ({"model": "m"}, "name"),
+    ({"name": "a b", "model": "m"}, "name"),
+    ({"name": "polite", "model": ""}, "model"),
+    ({"name": "polite", "model": "m", "weight": 1}, "weight"),
+    ({"name": "polite", "model": "m", "default": 1000}, "default"),
+    ({"name": "polite", "model": "m", "range": [1, 1]}, "range"),
+    ({"name": "polite", "model": "m", "device": "tpu"}, "device"),
+    ({"name": "polite", "model": "m", "dtype": "int4"}, "dtype"),
+    ({"name": "base.negative", "model": "m"}, "name"),
+]
+
+
+def test_a_bad_declaration_names_its_field(admin: Callable[..., Any]) -> None:
     with admin() as (server, client):
-        answer = client.post(PATH, json=fields)
-        assert answer.status_code == 400, answer.text
-        assert answer.json()["error"]["param"] == param
+        for fields, param in BAD:
+            answer = client.post(PATH, json=fields)
+            assert answer.status_code == 400, answer.text
+            assert answer.json()["error"]["param"] == param, fields
         assert server.engine.members == []
 
 
