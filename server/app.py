@@ -14,8 +14,10 @@ from starlette.exceptions import HTTPException
 
 from server.access import Hosts, KeyRing
 from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
+from server.api.admin import rewards
 from server.api.middleware import ApiKeys, BodyLimit, Cors, HostCheck, RequestId, error_response
 from server.api.request_log import LogRequests
+from server.api.schema.admin import RewardRequest
 from server.api.schema.responses import ResponseChunk, ResponseRequest
 from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
@@ -30,6 +32,7 @@ REQUEST_BODIES = (
     ResponseRequest,
     TokenizeRequest,
     DetokenizeRequest,
+    RewardRequest,
 )
 
 CHUNKS = (schema.ChatCompletionChunk, ResponseChunk)
@@ -80,7 +83,7 @@ def create_app(
         "4XX": {"model": schema.ErrorBody, "description": "The request is wrong"},
         "5XX": {"model": schema.ErrorBody, "description": "The server cannot answer now"},
     }
-    for module in (chat, completions, responses, running, models, tokenize, health, page):
+    for module in (chat, completions, responses, running, models, tokenize, rewards, health, page):
         app.include_router(module.router, responses=errors)
     _guard(app, deployment.http, keys, serving)
     app.add_exception_handler(ApiError, _api_error)

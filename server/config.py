@@ -220,6 +220,14 @@ class Deployment(Section):
         negative = ("base.negative",) if self.base.negative_prompt else ()
         return tuple(dict.fromkeys((*(model.name for model in models), *objectives, *negative)))
 
+    def with_rewards(self, rewards: Iterable[RewardSettings]) -> Self:
+        """The same deployment with these rewards in place of its own, checked as a whole.
+
+        Raises:
+            ValidationError: they do not go with the rest of it.
+        """
+        return type(self).model_validate({**dict(self), "rewards": tuple(rewards)})
+
     def whole(self, weights: Mapping[str, float]) -> dict[str, float]:
         """``weights`` with every other reward at 0, in the order of declaration."""
         return {name: float(weights.get(name, 0.0)) for name in self.reward_names}

@@ -5,10 +5,12 @@ status.
     ├── InvalidRequest            400  invalid_request_error; ``param`` names the field
     │   └── ContextLengthExceeded      code context_length_exceeded, with the three lengths
     ├── InvalidKey                401  invalid_api_key
+    ├── Forbidden                 403  forbidden: the key is right, but not for this
     ├── NotFound                  404
     │   ├── ModelNotFound              code model_not_found
     │   └── UnknownRoute               code unknown_url
     ├── MethodNotAllowed          405
+    ├── Conflict                  409  conflict: not as things are now
     ├── BodyTooLarge              413
     ├── SlowReader                408  slow_reader: for log and metrics, its stream is closed
     ├── NotJson                   415
@@ -41,6 +43,15 @@ def clip(text: object, limit: int = ECHO) -> str:
 def known(names: Iterable[str]) -> str:
     """The names a message lists as allowed, e.g. ``helpful, harmless``."""
     return ", ".join(names) or "none"
+
+
+VERSION_MARK = "#"
+"""Between a reward's name and the version of its models in the names of members; no reward's own name holds it."""
+
+
+def shown_name(member: str) -> str:
+    """How clients know a member: without the version that it has when it came to a server that was running."""
+    return member.partition(VERSION_MARK)[0]
 
 
 class ApiError(Exception):
@@ -93,7 +104,7 @@ class ContextLengthExceeded(InvalidRequest):
         asked = f"{prompt} in the {param}" + ("" if answer is None else f", {clip(answer)} in the completion")
         total = clip(prompt + (answer or 0))
         super().__init__(
-            f"This model's maximum context length is {limit} tokens (the limit of {member}). "
+            f"This model's maximum context length is {limit} tokens (the limit of {shown_name(member)}). "
             f"However, you requested {total} tokens ({asked}). Please reduce the length of either one.",
             param=param,
         )
@@ -110,6 +121,14 @@ class InvalidKey(ApiError):
     def headers(self) -> dict[str, str]:
         """Names the scheme, as RFC 9110 asks of a 401."""
         return {"www-authenticate": "Bearer"}
+
+
+class Forbidden(ApiError):
+    """The key is known, but may not do this."""
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "forbidden"
 
 
 class NotFound(ApiError):
@@ -150,6 +169,14 @@ class MethodNotAllowed(ApiError):
     def headers(self) -> dict[str, str]:
         """The verbs that are allowed."""
         return {} if self.allow is None else {"allow": self.allow}
+
+
+class Conflict(ApiError):
+    """Nothing is wrong with the request, but it cannot be done as things are now."""
+
+    status = 409
+    type = "invalid_request_error"
+    default_code = "conflict"
 
 
 class BodyTooLarge(ApiError):

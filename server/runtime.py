@@ -4,20 +4,28 @@ HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from arm_models.errors import UserError
-from server.config import Deployment, EngineSettings
-from server.decoding import Roster
+from server.config import Deployment, EngineSettings, MemberSettings
+from server.decoding import NEGATIVE, Roster
+from server.joining import Joined, Joining, Part, model_source, parts
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from arm_models.loading import Family, ModelSource
     from arm_models.loading.source import Kind
-    from server.engine import CandidateScoring, EngineConfig, EngineStats, SequenceRequest, TokenOutput
+    from server.engine import (
+        CandidateScoring,
+        EngineConfig,
+        EngineStats,
+        Member,
+        SequenceRequest,
+        TokenOutput,
+    )
     from server.text import ChatTokenizer
 
 
@@ -56,9 +64,20 @@ class EngineLike(Protocol):
     def release(self, sequence_ids: Sequence[str]) -> Future[None]:
         """Gives back what held sequences hold; unknown ones are no error."""
 
+    def add_members(self, members: Sequence[Member]) -> Future[None]:
+        """Lets sequences read with more members; the future raises ValueError where a name is taken."""
+
+    def remove_members(self, names: Collection[str]) -> Future[None]:
+        """Forgets members; the future raises ValueError where a sequence could still read with one."""
+
 
 MakeEngine = Callable[[Callable[[list["TokenOutput"]], None], Callable[[BaseException], None]], EngineLike]
 """(on_outputs, on_death) → an engine that has not started; both callbacks come from the engine's thread."""
+
+
+Join = Callable[[Mapping[str, MemberSettings], Mapping[str, Part]], Joined]
+"""(what is to be loaded by member name, members whose caches stay) → members for the engine that runs; takes seconds to minutes,
+in any thread. Raises UserError, as :class:`server.joining.Joining` does."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,8 @@ class Runtime:
         vocab_size: token ids are below this.
         fingerprint: changes with the models or the versions that run them.
         make_engine: see ``MakeEngine``.
+        parts: what else is to be known of each member.
+        join: see ``Join``.
     """
 
     tokenizer: ChatTokenizer
@@ -80,6 +101,27 @@ class Runtime:
     vocab_size: int
     fingerprint: str
     make_engine: MakeEngine
+    parts: Mapping[str, Part]
+    join: Join
+
+    def after(self, labels: Mapping[str, str], joined: Joined | None = None) -> Runtime:
+        """The same with other members, those of ``joined`` among them; may take seconds, in any thread.
+
+        ``labels``: every member that serves from then on, and how clients know it. The base's second context stays.
+        """
+        from arm_models.loading import common_fingerprint
+
+        known = self.parts if joined is None else {**self.parts, **joined.parts}
+        contexts = self.max_context if joined is None else {**self.max_context, **joined.max_context}
+        members = {*labels, NEGATIVE}
+        contexts = {name: size for name, size in contexts.items() if name in members}
+        return replace(
+            self,
+            tokenizer=self.tokenizer.changed(joined.tokenizers if joined else {}, members, contexts),
+            max_context=contexts,
+            fingerprint=common_fingerprint({label: known[name].imprint for name, label in labels.items()}),
+            parts={name: part for name, part in known.items() if name in members},
+        )
 
 
 Load = Callable[[Deployment, Callable[[str], None]], Runtime]
@@ -98,6 +140,7 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
     from arm_models.loading import fingerprint, load_family
     from server.engine import (
         ATTENTION,
+        BLOCK,
         Engine,
         EngineThread,
         SelfTestError,
@@ -121,35 +164,26 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
         engine = Engine(resident, config)
     except SelfTestError as error:
         raise UserError(str(error)) from None
-    members = (family.base, *family.rewards)
+    models = (family.base, *family.rewards)
+    tokens = resident[0].cache.num_blocks * BLOCK
     return Runtime(
-        tokenizer=ChatTokenizer({member.name: member.tokenizer for member in members}, engine.max_context),
+        tokenizer=ChatTokenizer({model.name: model.tokenizer for model in models}, engine.max_context),
         eos_ids=family.eos_ids,
         max_context=dict(engine.max_context),
         vocab_size=family.base.vocab_size,
         fingerprint=fingerprint(family),
         make_engine=lambda on_outputs, on_death: EngineThread(engine, on_outputs, on_death),
+        parts=parts(resident),
+        join=Joining(family.base, config, tokens, resident[0].max_context),
     )
 
 
 def sources(roster: Roster) -> list[ModelSource]:
     """Where every member comes from, the base first."""
-    from arm_models.loading import ModelSource
-
     kinds: dict[str, Kind] = dict.fromkeys((scorer.name for scorer in roster.scorers), "scalar")
     if roster.conditioned is not None:
         kinds[roster.conditioned.name] = "conditioned"
-    return [
-        ModelSource(
-            name=name,
-            path=member.model,
-            device=member.device,
-            dtype=member.dtype,
-            chat_template=member.chat_template,
-            kind=kinds.get(name, "causal"),
-        )
-        for name, member in roster.settings.items()
-    ]
+    return [model_source(name, member, kinds.get(name, "causal")) for name, member in roster.settings.items()]
 
 
 def _check_objectives(roster: Roster, family: Family) -> None:

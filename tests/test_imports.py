@@ -13,6 +13,7 @@ WEB = ("fastapi", "starlette", "uvicorn", "pydantic", "sse_starlette", "promethe
 WEB_SERVER = ("fastapi", "starlette", "uvicorn", "sse_starlette")
 UPPER = ("server.app", "server.cli", "server.api", "server.serve_command", "server.evaluate_command")
 UPPER += ("server.sweep_command", "server.compare_command", "server.evaluation", "server.comparison")
+UPPER += ("server.joining",)
 LOWEST = (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine", "arm_models")
 
 

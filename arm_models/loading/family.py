@@ -1,7 +1,7 @@
 """The base and its rewards: on their devices, switched to the engine's attention, fitting together."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -26,7 +26,7 @@ from arm_models.loading.architecture import AttentionShape, Unsupported, inspect
 from arm_models.loading.checkpoint import Checkpoint, one_line, open_checkpoint
 from arm_models.loading.scalar import ScalarModel, complaint
 from arm_models.loading.source import ModelSource, resolve_device, resolve_dtype
-from arm_models.loading.vocabulary import load_tokenizer, shared_vocabulary
+from arm_models.loading.vocabulary import check_vocabulary, load_tokenizer, shared_vocabulary
 
 if TYPE_CHECKING:
     from arm_models.conditioned import ConditionedLinear
@@ -139,34 +139,63 @@ def load_family(
     member, for whatever is missing, torn, unsupported or does not fit; ValueError for an attention that is
     not registered.
     """
-    if attention not in ("eager", *AttentionInterface().valid_keys()):
-        raise ValueError(f"attention {attention!r} is not registered with transformers")
-    sources = [base, *rewards]
-    _check_names(sources)
-    for source in sources:  # before anything is fetched or read
-        resolve_dtype(source, resolve_device(source))
-    with _quiet_transformers():
-        members = _Loader(attention, progress or _say_nothing).load(sources)
+    members = _load([base, *rewards], attention, progress)
     vocab_size = shared_vocabulary(
         members[0].tokenizer,
         members[0].backbone.head_rows,
         [(member.source.name, member.tokenizer, member.backbone.head_rows) for member in members[1:]],
     )
-    for backbone in {id(member.backbone): member.backbone for member in members}.values():
-        _cut_head(backbone, vocab_size)
-    loaded = [_finished(member, vocab_size) for member in members]
-    return Family(loaded[0], tuple(loaded[1:]), _eos_ids(members[0], vocab_size))
+    loaded = _all_finished(members, vocab_size)
+    return Family(loaded[0], loaded[1:], _eos_ids(members[0], vocab_size))
+
+
+def load_more(
+    base: LoadedModel,
+    sources: Sequence[ModelSource],
+    *,
+    attention: str = "sdpa",
+    progress: Progress | None = None,
+) -> tuple[LoadedModel, ...]:
+    """Load members that are to join the family of ``base``, whose vocabulary stays as it is.
+
+    They share backbones with each other and with nobody who is there already: adapters get a copy of their own. Arguments and
+    errors as of :func:`load_family`.
+    """
+    members = _load(sources, attention, progress)
+    heads = [(member.source.name, member.tokenizer, member.backbone.head_rows) for member in members]
+    check_vocabulary(base.tokenizer, base.vocab_size, heads)
+    return _all_finished(members, base.vocab_size)
 
 
 def fingerprint(family: Family) -> str:
     """``fp_`` and 12 hex digits that change with the models' files, dtypes, devices and the versions."""
+    return common_fingerprint({one.name: imprint(one) for one in (family.base, *family.rewards)})
+
+
+def imprint(member: LoadedModel) -> str:
+    """What of a member a fingerprint depends on, besides its name: its files, how and where it is held."""
+    held = "int8" if member.quantize else member.dtype
+    return f"{member.digest}\0{held}\0{member.device.type}"
+
+
+def common_fingerprint(imprints: Mapping[str, str]) -> str:
+    """The :func:`fingerprint` of members of which only names and imprints are known."""
     digest = hashlib.sha256()
     versions = [torch.__version__, transformers.__version__, metadata.version("genarm")]
     digest.update("\0".join(versions).encode())
-    for member in (family.base, *family.rewards):
-        held = "int8" if member.quantize else member.dtype
-        digest.update(f"\0{member.name}\0{member.digest}\0{held}\0{member.device.type}".encode())
+    for name in sorted(imprints):
+        digest.update(f"\0{name}\0{imprints[name]}".encode())
     return f"fp_{digest.hexdigest()[:12]}"
+
+
+def _load(sources: Sequence[ModelSource], attention: str, progress: Progress | None) -> "list[_Member]":
+    if attention not in ("eager", *AttentionInterface().valid_keys()):
+        raise ValueError(f"attention {attention!r} is not registered with transformers")
+    _check_names(sources)
+    for source in sources:  # before anything is fetched or read
+        resolve_dtype(source, resolve_device(source))
+    with _quiet_transformers():
+        return _Loader(attention, progress or _say_nothing).load(sources)
 
 
 class _Loader:
@@ -332,6 +361,12 @@ def _check_complete(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
         raise checkpoint.error(f"{len(unexpected)} tensors have no place, the first {unexpected[0]}")
     if info["mismatched_keys"] or info["error_msgs"]:
         raise checkpoint.error(f"tensors do not fit: {[*info['mismatched_keys'], *info['error_msgs']][0]}")
+
+
+def _all_finished(members: Sequence[_Member], vocab_size: int) -> tuple[LoadedModel, ...]:
+    for backbone in {id(member.backbone): member.backbone for member in members}.values():
+        _cut_head(backbone, vocab_size)
+    return tuple(_finished(member, vocab_size) for member in members)
 
 
 def _finished(member: _Member, vocab_size: int) -> LoadedModel:

@@ -86,9 +86,20 @@ def shared_vocabulary(
     _check_head("base", tokens, base_head, base)
     for _, tokenizer, head in rewards:
         size = _without_padding_token(base, tokens, size, tokens_by_id(tokenizer), head)
-    for name, tokenizer, head in rewards:
-        _check_same(name, tokens, size, tokens_by_id(tokenizer), head)
+    check_vocabulary(base, size, rewards)
     return size
+
+
+def check_vocabulary(
+    base: PreTrainedTokenizerBase, size: int, others: Sequence[tuple[str, PreTrainedTokenizerBase, int]]
+) -> None:
+    """Whether ids below ``size`` mean to ``others`` (name, tokenizer, rows of the head) what they mean to the base.
+
+    Raises CheckpointError as :func:`shared_vocabulary` does.
+    """
+    tokens = tokens_by_id(base)
+    for name, tokenizer, head in others:
+        _check_same(name, tokens, size, tokens_by_id(tokenizer), head)
 
 
 def _check_head(name: str, tokens: dict[int, str], head: int, tokenizer: PreTrainedTokenizerBase) -> None:

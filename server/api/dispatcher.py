@@ -49,7 +49,8 @@ class Seat:
 class Dispatcher:
     """The requests under way, as many as there are ``places`` for; ``ended`` is called once for each.
 
-    ``http`` says how long they may wait and take, and how much may be unread of a stream.
+    ``http`` says how long they may wait and take, and how much may be unread of a stream. ``enter`` is called for each that is
+    let in; what it returns is called once it is over, whatever became of it.
     """
 
     def __init__(
@@ -58,11 +59,14 @@ class Dispatcher:
         http: HttpSettings,
         ended: Callable[[Generation], None],
         died: Callable[[BaseException], None],
+        enter: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> None:
         self._places = places
         self._max_unread = http.max_unread_bytes
         self._deadlines = Deadlines(http.queue_seconds, http.total_seconds, self._fail)
         self.send_seconds = http.send_seconds
+        self._enter_models = enter
+        self._leave_models: dict[str, Callable[[], None]] = {}  # by the id of a request under way
         self._ended = ended
         self._died = died
         self._loop = asyncio.get_running_loop()
@@ -118,11 +122,13 @@ class Dispatcher:
         engine = self.engine
         self._places.take(claim)
         self._idle.clear()
+        leave_models = self._enter_models()
         entered: Generation | None = None
         try:
             async with self._deadlines.preparing(claim.arrived):
                 generation, work = await prepare()
             self._enter(generation, claim, work)
+            self._leave_models[generation.ticket.id] = leave_models
             entered = generation
             sequences = [one for one in work if not isinstance(one, SearchRun)]
             if sequences:
@@ -136,6 +142,7 @@ class Dispatcher:
         except BaseException as error:
             if entered is None:
                 self._give_back(claim.owner, claim.places, 0)
+                leave_models()
             elif self._running.pop(entered.ticket.id, None):
                 self._retire(entered)
             if isinstance(error, ValueError):
@@ -303,6 +310,8 @@ class Dispatcher:
         self._deadlines.forget(generation)
         for choice in generation.choices:
             self._close(choice, finished=False)
+        # Behind the aborts, so that in the engine's queue nothing of it comes after what is done when it has left.
+        self._leave_models.pop(generation.ticket.id)()
 
     def _close(self, choice: Choice, *, finished: bool) -> None:
         """The engine is to do no more for a choice; ``finished`` says that it does not anyway."""

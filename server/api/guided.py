@@ -86,13 +86,16 @@ def choice_changes(generation: Generation, change: Change) -> dict[str, list[sch
 
 def guided_tokens(tokens: list[Token], guidance: Guidance, token_bytes: TokenBytes) -> schema.GuidedTokens:
     """What ``guidance`` did to each of ``tokens``, which come with their reports."""
+    labels = guidance.roster.labels
     return schema.GuidedTokens(
         tokens=[
             schema.GuidedToken(
                 token=token_bytes.text(token.id),
                 kl=token.report.kl,
                 base_logprob=finite(token.report.base_logprob),
-                rewards={name: finite(logprob) for name, logprob in token.report.rewards.items()},
+                rewards={
+                    labels.get(name, name): finite(logprob) for name, logprob in token.report.rewards.items()
+                },
                 base_top=token_bytes.text(token.report.base_top),
                 **({} if guidance.max_kl is None else {"scale": token.report.scale}),
             )
@@ -104,10 +107,11 @@ def guided_tokens(tokens: list[Token], guidance: Guidance, token_bytes: TokenByt
 
 def _summary(generation: Generation) -> dict[str, Any]:
     tally = Tally.total(choice.tally for choice in generation.choices)
+    labels = generation.ticket.guidance.roster.labels
     return {
         "mean_kl": tally.kl / tally.tokens if tally.tokens else None,
         "flip_rate": tally.flips / tally.tokens if tally.tokens else None,
-        "rewards": tally.rewards,
+        "rewards": {labels.get(name, name): logprob for name, logprob in tally.rewards.items()},
         "base_logprob": tally.base_logprob,
     }
 

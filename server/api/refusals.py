@@ -16,7 +16,9 @@ GENERATING = (400, 401, 404, 413, 415, 429, 503, 504)
 _WHEN = {
     400: "Something in the body is wrong or not offered; `param` names the field",
     401: "No or a wrong API key",
+    403: "The key may not do this",
     404: "No such model",
+    409: "Not as things are now",
     413: "The body is over the limit",
     415: "The body is not declared as JSON",
     429: "The queue is full, or the key has all that it may have of it",

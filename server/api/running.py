@@ -65,7 +65,9 @@ async def change(body: Body, generation: Running, server: Server, sender: Sender
     beta = body.guidance.beta if body.guidance else None
     preferences = None
     if body.preferences is not None:
-        preferences = read_preferences(generation.ticket.guidance.method, body.preferences, server.roster)
+        began = generation.ticket.guidance
+        # By the rewards it began with: those that came later have read nothing of it.
+        preferences = read_preferences(began.method, body.preferences, began.roster)
     if preferences is None and beta is None:
         raise InvalidRequest(
             "Nothing to change: give 'preferences' and/or 'guidance.beta'.", param="preferences"

@@ -41,6 +41,7 @@ class SearchPlan:
         self._guidance = guidance
         self._body = body
         self._server = server
+        self._runtime = server.runtime
         _check_draws(method, body)
 
     @property
@@ -84,7 +85,7 @@ class SearchPlan:
         owner: str,
     ) -> SearchRun:
         """The search for one choice."""
-        guidance, runtime = self._guidance, self._server.runtime
+        guidance, runtime = self._guidance, self._runtime
         assert guidance.roles is not None, "a search has roles"
         decode = runtime.tokenizer.decode
         task = Task(

@@ -9,15 +9,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 
 from arm_models.errors import UserError
+from server.api.admin.changes import RewardChanges
 from server.api.dispatcher import Dispatcher
 from server.api.places import Places
 from server.api.request_log import RequestLog
+from server.api.served import Served, Succession
 from server.config import Deployment
 from server.decoding import Roster
 from server.errors import Unavailable
@@ -63,8 +66,8 @@ class Serving:
         on_dead: Callable[[BaseException], None] = lambda _: None,
         several_keys: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.deployment = deployment
-        self.roster = Roster.of(deployment)
+        self.succession = Succession(Served(deployment, Roster.of(deployment)))
+        self.rewards = RewardChanges(self.succession, lambda: self.runtime, lambda: self.dispatcher.engine)
         self.phase = Phase.LOADING
         self.started = int(time.time())
         self.metrics = Metrics(deployment.model)
@@ -74,7 +77,6 @@ class Serving:
         self._on_ready = on_ready
         self._on_dead = on_dead
         self._several_keys = several_keys
-        self._runtime: Runtime | None = None
         self._dispatcher: Dispatcher | None = None
         self._tokenizers: TokenizerThread | None = None
         self._grammars: GrammarCompiler | None = None
@@ -85,7 +87,7 @@ class Serving:
         capacity = self.deployment.engine.max_sequences + http.max_queue
         self._tokenizers = TokenizerThread(capacity)
         places = Places(capacity, http.max_queue_tokens, self._share)
-        dispatcher = Dispatcher(places, http, self.requests.ended, self._die)
+        dispatcher = Dispatcher(places, http, self.requests.ended, self._die, self.succession.enter)
         self._dispatcher = dispatcher
         self.metrics.observe(dispatcher)
 
@@ -128,6 +130,16 @@ class Serving:
             self.dispatcher.fail_all(lambda: Unavailable("The server is shutting down.", retry_after=5))
 
     @property
+    def deployment(self) -> Deployment:
+        """What is served now."""
+        return self.succession.now.deployment
+
+    @property
+    def roster(self) -> Roster:
+        """Its models by role. A request that is under way has the one that it began with."""
+        return self.succession.now.roster
+
+    @property
     def dispatcher(self) -> Dispatcher:
         """Hands sequences to the engine; there from ``begin`` on."""
         assert self._dispatcher is not None, "begin() comes first"
@@ -151,9 +163,10 @@ class Serving:
     @property
     def runtime(self) -> Runtime:
         """The loaded models; raises Unavailable unless new requests are taken."""
-        if self.phase is not Phase.READY or self._runtime is None:
+        runtime = self.succession.now.runtime
+        if self.phase is not Phase.READY or runtime is None:
             raise Unavailable(f"The server is {self.phase.value}.", code=self.phase.value, retry_after=5)
-        return self._runtime
+        return runtime
 
     def _share(self) -> float:
         """Of what others leave of the queue, what one key may take."""
@@ -162,7 +175,7 @@ class Serving:
     def _open(self, runtime: Runtime) -> None:
         if self.phase is not Phase.LOADING:
             return
-        self._runtime = runtime
+        self.succession.follow(replace(self.succession.now, runtime=runtime))
         dispatcher = self.dispatcher
         dispatcher.attach(runtime.make_engine(dispatcher.on_outputs, dispatcher.on_death))
         self.phase = Phase.READY

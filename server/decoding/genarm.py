@@ -49,7 +49,7 @@ class GenArm:
         """
         mix = with_rewards({BASE: 1.0}, preferences, parameters.beta, roster)
         if parameters.normalize:
-            alone = [reward.name for reward in roster.rewards if reward.reference is None]
+            alone = [reward.member for reward in roster.rewards if reward.reference is None]
             mix = _divided(mix, 1.0 + sum(mix[name] for name in alone))
         return Row(mix)
 

@@ -34,7 +34,7 @@ def with_rewards(
         if reward.name not in preferences:
             continue
         weight = over_beta(reward.name, preferences[reward.name], beta)
-        weighted[reward.name] = weighted.get(reward.name, 0.0) + weight
+        weighted[reward.member] = weighted.get(reward.member, 0.0) + weight
         if reward.reference is not None:
             weighted[reward.reference] = weighted.get(reward.reference, 0.0) - weight
     return weighted

@@ -3,8 +3,9 @@
 Needs torch and transformers only; no web package is imported from here.
 """
 
-from server.engine.assembly import NEGATIVE, build_members, release_stock
+from server.engine.assembly import NEGATIVE, build_members, build_more, kv_shape, release_stock
 from server.engine.attention.hook import ATTENTION, register_attention
+from server.engine.cache.kv_cache import BLOCK, capacity_for
 from server.engine.config import EngineConfig
 from server.engine.engine import Engine
 from server.engine.member import Member, SelfTestError
@@ -15,6 +16,7 @@ from server.engine.thread import EngineDead, EngineThread
 
 __all__ = [
     "ATTENTION",
+    "BLOCK",
     "NEGATIVE",
     "CandidateScoring",
     "Engine",
@@ -32,6 +34,9 @@ __all__ = [
     "TokenOutput",
     "TokenReport",
     "build_members",
+    "build_more",
+    "capacity_for",
+    "kv_shape",
     "register_attention",
     "release_stock",
 ]

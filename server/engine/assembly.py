@@ -92,6 +92,24 @@ def build_members(family: Family, config: EngineConfig, *, negative: bool = Fals
     return [members[model.name] for model in models]
 
 
+def build_more(models: Sequence[LoadedModel], config: EngineConfig, tokens: int) -> list[Member]:
+    """Members with ``tokens`` of cache each that are to join an engine, tested as by :func:`build_members`; in any thread.
+
+    They run in no forward of those who are there already, and on a GPU without recordings, which only the engine's thread may
+    make.
+
+    Raises:
+        SelfTestError, UserError: as :func:`build_members`.
+    """
+    config = replace(config, cuda_graphs=False)
+    sizes = {model.name: tokens for model in models}
+    members: dict[str, Member] = {}
+    for forward in forwards(models, deterministic=config.deterministic):
+        members.update((member.name, member) for member in _tested(forward, sizes, config))
+    release_stock(members.values())
+    return [members[model.name] for model in models]
+
+
 def forwards(models: Sequence[LoadedModel], *, deterministic: bool = False) -> list[Forward]:
     """Who runs together.
 

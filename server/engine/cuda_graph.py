@@ -187,6 +187,10 @@ class DecodeGraphs:
             if self.records:
                 self.run([[DecodeRow(0, 0, (SCRATCH,))] * rows] * self._lanes)
 
+    def forget(self) -> None:
+        """Drop all recordings: each is made again when its bucket is next used."""
+        self._recordings.clear()
+
     def _bucket(self, lanes: Sequence[Sequence[DecodeRow]]) -> tuple[tuple[int, ...], int]:
         """Rows of each lane, the same for all that run, and the width of the tables."""
         most = max(map(len, lanes))

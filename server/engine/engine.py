@@ -1,14 +1,12 @@
 """The step: schedule → run members → mix → sample → emit."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
 
 from server.engine.admission import Admission
-from server.engine.cache.context_cache import ContextCache
-from server.engine.cache.kv_cache import BLOCK
 from server.engine.chunk import Chunk
 from server.engine.config import EngineConfig
 from server.engine.member import Member
@@ -40,11 +38,9 @@ class Engine:
     def __init__(self, members: Sequence[Member], config: EngineConfig, *, pace: Pace | None = None) -> None:
         self.members = {member.name: member for member in members}
         self.config = config
-        self._runners = tuple({id(member.runner): member.runner for member in members}.values())
-        self._scorers = [member.name for member in members if member.scalar]
-        self._voices = [
-            member.name for member in members if not member.scalar
-        ]  # those that a token is drawn from
+        # Longest context of each member in tokens: what the model allows, and what its cache can hold.
+        self.max_context = {member.name: member.max_context for member in members}
+        self._arrange()
         caches = {member.name: member.cache for member in members}
         self._scheduler = Scheduler(caches, config, self._scorers)
         self._speculation = Speculation(
@@ -59,16 +55,57 @@ class Engine:
         self._overlap = overlaps(config, device)
         self._sync = device.type == "cpu"
         self._unsettled: Drawn | None = None  # what the last step drew, not known to Python yet
-        # Longest context of each member in tokens: what the model allows, and what its cache can hold.
-        self.max_context = {
-            member.name: min(member.max_length, _longest_context(member.cache)) for member in members
-        }
-        self._admission = Admission(members, self.max_context)
 
     @property
     def has_work(self) -> bool:
         """Whether any response is under way."""
         return len(self._scheduler) > 0
+
+    def add_members(self, members: Sequence[Member]) -> None:
+        """Let responses read with these too; their forwards run after those of the members there are.
+
+        Raises:
+            ValueError: a member of this name is there already.
+        """
+        for member in members:
+            if member.name in self.members:
+                raise ValueError(f"there is a member {member.name!r} already")
+        for member in members:
+            self.members[member.name] = member
+            self.max_context[member.name] = member.max_context
+            self._forwards[member.name] = self._tokens[member.name] = 0
+            self._scheduler.add_member(member.name, member.cache, scorer=member.scalar)
+        self._arrange()
+        self._speculation.meet(self._voices)
+
+    def remove_members(self, names: Collection[str]) -> None:
+        """Forget members, all or none, and give back what they hold: cache, kept prompts, and weights that nobody else uses.
+
+        Raises:
+            ValueError: there is no such member, it is the base, or a response under way or held has a prompt for it.
+        """
+        for name in names:
+            if name not in self.members:
+                raise ValueError(f"there is no member {name!r}; there are {', '.join(self.members)}")
+            if name == next(iter(self.members)):
+                raise ValueError(f"{name} is the base, which every response is placed by")
+            if self._scheduler.reads(name):
+                raise ValueError(f"{name} is read by a response that is under way or held")
+        for name in names:
+            self._scheduler.remove_member(name)
+            self.members.pop(name).close()
+            del self.max_context[name], self._forwards[name], self._tokens[name]
+        self._arrange()
+        self._speculation.meet(self._voices, gone=names)
+
+    def _arrange(self) -> None:
+        """What follows from who the members are."""
+        members = list(self.members.values())
+        self._runners = tuple({id(member.runner): member.runner for member in members}.values())
+        self._scorers = [member.name for member in members if member.scalar]
+        # Those that a token is drawn from.
+        self._voices = [member.name for member in members if not member.scalar]
+        self._admission = Admission(members, self.max_context)
 
     def add(self, *requests: SequenceRequest) -> None:
         """Queue responses, all or none. Those of one call that have equal prompts share the reading of them.
@@ -453,11 +490,3 @@ def overlaps(config: EngineConfig, device: torch.device) -> bool:
     """Whether steps overlap where the base is on ``device``."""
     asked = device.type == "cuda" if config.overlap is None else config.overlap
     return asked and config.speculation == "off"
-
-
-def _longest_context(cache: ContextCache) -> int:
-    """Tokens of the longest context that ``cache`` can hold."""
-    length = cache.num_blocks * BLOCK
-    while cache.blocks_for(length) > cache.num_blocks:
-        length -= BLOCK
-    return length

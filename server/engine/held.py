@@ -20,6 +20,10 @@ class Held:
         """The sequence held under this id, if there is one; of its contexts some may be gone."""
         return self._sequences.get(sequence_id)
 
+    def reads(self, member: str) -> bool:
+        """Whether one of them has a prompt for ``member``."""
+        return any(member in sequence.contexts for sequence in self._sequences.values())
+
     def add(self, sequence: Sequence) -> None:
         """Hold a sequence that has ended."""
         self._sequences[sequence.id] = sequence

@@ -32,10 +32,29 @@ class Member:
         self.runner = runner
 
     @property
+    def max_context(self) -> int:
+        """Tokens of its longest context: what the model allows, and what its cache can hold."""
+        return min(self.max_length, _longest_context(self.cache))
+
+    @property
+    def cache_bytes(self) -> int:
+        """What its cache may take."""
+        return self.cache.num_blocks * BLOCK * self.cache.shape.bytes_per_token
+
+    @property
     def trial(self) -> tuple[float, ...]:
         """The preference vector that checks are made with: another number for every objective, 1 together."""
         total = sum(range(1, len(self.objectives) + 1))
         return tuple(place / total for place in range(1, len(self.objectives) + 1))
+
+    def close(self) -> None:
+        """Give back its cache and its part of the forward; it is never run again.
+
+        Raises:
+            ValueError: a context of it is in use.
+        """
+        self.cache.close()
+        self.runner.vacate(self.name)
 
     def forward(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """Compute every chunk of this member alone: [Σ chunk.logits, vocab_size] float32, see :meth:`Runner.forward`."""
@@ -136,3 +155,11 @@ class Member:
     def _normalized(self, logits: torch.Tensor) -> torch.Tensor:
         """Log-probs of these logits; values are what they are."""
         return logits if self.scalar else logits.log_softmax(-1)
+
+
+def _longest_context(cache: ContextCache) -> int:
+    """Tokens of the longest context that ``cache`` can hold."""
+    length = cache.num_blocks * BLOCK
+    while cache.blocks_for(length) > cache.num_blocks:
+        length -= BLOCK
+    return length

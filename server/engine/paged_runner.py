@@ -51,6 +51,12 @@ class PagedRunner(Runner):
             self._objectives,
         )
 
+    def vacate(self, name: str) -> None:
+        """As :meth:`Runner.vacate`. Recordings read the weights where they were, so they are made again as steps need them."""
+        super().vacate(name)
+        if self._graphs is not None:
+            self._graphs.forget()
+
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Make the recordings that the first requests would wait for."""

@@ -1,6 +1,6 @@
 """Packs the chunks of one or several members into one row of tokens and runs them in one forward."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,9 @@ class PackedModel(Protocol):
     ) -> torch.Tensor:
         """See :meth:`server.engine.decoder.Decoder.forward`."""
 
+    def vacate(self, lanes: Collection[int]) -> None:
+        """See :meth:`server.engine.decoder.Decoder.vacate`."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunnerLane:
@@ -70,6 +73,14 @@ class Runner:
         self._device = device
         self._row_multiple = row_multiple
         self._objectives = max(lane.objectives for lane in lanes)
+        self._vacant: set[int] = set()
+
+    def vacate(self, name: str) -> None:
+        """A member is gone: it is never run again, and what it alone held of the forward is given back. With the last of them
+        goes the runner."""
+        self._vacant |= {index for index, lane in enumerate(self.lanes) if lane.name == name}
+        if len(self._vacant) < len(self.lanes):
+            self.model.vacate(self._vacant)
 
     def forward(
         self, chunks: Mapping[str, Sequence[Chunk]], drawn: torch.Tensor | None = None

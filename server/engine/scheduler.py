@@ -63,16 +63,13 @@ class Scheduler:
         self.prompt_tokens_computed = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
-        self._caches = caches
-        self._prefixes = {
-            name: PrefixCache(cache, config.prefill_chunk, int(cache.num_blocks * config.prefix_share))
-            for name, cache in caches.items()
-        }
+        self._config = config
+        self._caches = dict(caches)
+        self._prefixes = {name: self._prefix_cache(cache) for name, cache in caches.items()}
         self._base = next(iter(caches))
         self._scorers = frozenset(scorers)
-        self._config = config
         self._sequences: dict[str, Sequence] = {}
-        self._held = Held(caches)
+        self._held = Held(self._caches)
         self._given = VirtualTokens()
 
     def __len__(self) -> int:
@@ -96,6 +93,27 @@ class Scheduler:
     def all(self) -> list[Sequence]:
         """Every sequence under way, running or waiting."""
         return list(self._sequences.values())
+
+    def add_member(self, name: str, cache: ContextCache, *, scorer: bool = False) -> None:
+        """Sequences may read with one member more."""
+        self._caches[name] = cache
+        self._prefixes[name] = self._prefix_cache(cache)
+        self._scorers |= {name} if scorer else set()
+
+    def remove_member(self, name: str) -> None:
+        """A member is gone, which no sequence reads with (see :meth:`reads`)."""
+        del self._caches[name], self._prefixes[name]
+        self._scorers -= {name}
+
+    def reads(self, member: str) -> bool:
+        """Whether a sequence that is running, waiting or held has a prompt for ``member``, weighted or not."""
+        under_way = any(member in sequence.contexts for sequence in self._sequences.values())
+        return under_way or self._held.reads(member)
+
+    def _prefix_cache(self, cache: ContextCache) -> PrefixCache:
+        return PrefixCache(
+            cache, self._config.prefill_chunk, int(cache.num_blocks * self._config.prefix_share)
+        )
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""

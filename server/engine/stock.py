@@ -1,6 +1,6 @@
 """The forward of transformers itself, for models whose own one is not known here."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -45,3 +45,6 @@ class StockModel:
         )
         logits: torch.Tensor = output.logits[0]
         return logits
+
+    def vacate(self, lanes: Collection[int]) -> None:
+        """Nothing: its one lane leaves with the whole forward."""

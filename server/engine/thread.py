@@ -3,11 +3,12 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from server.engine.engine import Engine
+from server.engine.member import Member
 from server.engine.output import TokenOutput
 from server.engine.request import CandidateScoring, SequenceRequest
 from server.engine.stats import EngineStats
@@ -88,6 +89,15 @@ class EngineThread:
     def release(self, sequence_ids: Sequence[str]) -> "Future[None]":
         """Give back what held responses hold; those under way will not be held, others are no error."""
         return self._submit(lambda: self._engine.release(sequence_ids))
+
+    def add_members(self, members: Sequence[Member]) -> "Future[None]":
+        """Let responses read with more members from the next step on; the future holds ``ValueError`` as of
+        :meth:`Engine.add_members`."""
+        return self._submit(lambda: self._engine.add_members(members))
+
+    def remove_members(self, names: Collection[str]) -> "Future[None]":
+        """Forget members between two steps; the future holds ``ValueError`` as of :meth:`Engine.remove_members`."""
+        return self._submit(lambda: self._engine.remove_members(names))
 
     def _submit(self, command: Callable[[], Any]) -> "Future[Any]":
         future: Future[Any] = Future()

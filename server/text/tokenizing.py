@@ -6,13 +6,15 @@ Fast tokenizers are not thread-safe, so one thread encodes for everybody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jinja2 import TemplateError
 
-from server.errors import ContextLengthExceeded, InvalidRequest, QueueFull, clip
+from server.errors import ContextLengthExceeded, InvalidRequest, QueueFull, clip, shown_name
 from server.fair_thread import FairThread
 from server.structured import CallStyle, FormatError, ToolFormat, Vocabulary, call_style
 from server.text.codec import Codec
@@ -74,7 +76,7 @@ class ChatTokenizer:
     ) -> None:
         self._max_context = dict(max_context)
         self._base = tokenizers["base"]
-        self._readers = _readers(tokenizers)
+        self._groups = _grouped({"base": self._base, **tokenizers}, self._base, {})
         self._backend = self._base.backend_tokenizer
         self.token_bytes = TokenBytes(self._base)
         self._longest_token = max((len(token) for token in self._base.get_vocab()), default=1)
@@ -82,9 +84,32 @@ class ChatTokenizer:
             token for token, added in self._base.added_tokens_decoder.items() if added.special
         )
         self._tool_format: ToolFormat | FormatError | None = None
-        for reader, _ in self._readers:
-            reader.tokenizer.backend_tokenizer.no_truncation()
-            reader.tokenizer.backend_tokenizer.no_padding()
+
+    def changed(
+        self,
+        added: Mapping[str, PreTrainedTokenizerBase],
+        members: Collection[str],
+        max_context: Mapping[str, int],
+    ) -> ChatTokenizer:
+        """The same for other ``members``, the base among them: those of ``added`` read with tokenizers that nobody uses yet, the
+        others as they do here.
+
+        In any thread: no tokenizer in use is touched. A large vocabulary takes seconds.
+        """
+        left = {
+            key: (reader, kept)
+            for key, (reader, names) in self._groups.items()
+            if (kept := tuple(name for name in names if name in members))
+        }
+        other = copy(self)
+        other._groups = _grouped(added, self._base, left)
+        other._max_context = dict(max_context)
+        return other
+
+    @property
+    def _readers(self) -> tuple[tuple[_Reader, tuple[str, ...]], ...]:
+        """Members grouped by how they read, the base's group first."""
+        return tuple(self._groups.values())
 
     @property
     def codec(self) -> Codec:
@@ -118,7 +143,8 @@ class ChatTokenizer:
             if not reading:
                 continue
             text = reader.render(
-                self._readable(messages, reader),
+                self._readable(messages, reader, reading[0]),
+                reading[0],
                 tools=tools,
                 add_generation_prompt=add_generation_prompt and not continue_final_message,
                 continue_final_message=continue_final_message,
@@ -196,7 +222,7 @@ class ChatTokenizer:
             raise FormatError(*self._tool_format.args)
         return self._tool_format
 
-    def _readable(self, messages: Sequence[Message], reader: _Reader) -> Sequence[Message]:
+    def _readable(self, messages: Sequence[Message], reader: _Reader, member: str) -> Sequence[Message]:
         """``messages`` with their tool calls in the way that the reader's template shows them."""
         if not any(message.get("tool_calls") or message.get("tool_call_id") for message in messages):
             return messages
@@ -206,7 +232,7 @@ class ChatTokenizer:
         is_base = reader is self._readers[0][0]
         if called and (is_base or not isinstance(self._tool_format, ToolFormat)):
             raise InvalidRequest(
-                f"The chat template of '{reader.name}' does not show tool calls.", param="messages"
+                f"The chat template of '{shown_name(member)}' does not show tool calls.", param="messages"
             )
         return [self._spelled(message) for message in messages]
 
@@ -236,12 +262,10 @@ class _Reader:
 
     def __init__(
         self,
-        name: str,
         tokenizer: PreTrainedTokenizerBase,
         template: str | None,
         tool_template: str | None,
     ) -> None:
-        self.name = name
         self.tokenizer = tokenizer
         self.template = template
         self.tool_template = tool_template
@@ -273,12 +297,13 @@ class _Reader:
     def render(
         self,
         messages: Sequence[Message],
+        member: str,
         *,
         tools: Sequence[Tool] | None,
         add_generation_prompt: bool,
         continue_final_message: bool,
     ) -> str:
-        """The same for a client, who is told what the template refuses."""
+        """The same for a client, who is told what the template of ``member`` refuses."""
         if self.template is None:
             raise InvalidRequest("The served model has no chat template.", param="messages")
         try:
@@ -289,36 +314,48 @@ class _Reader:
                 continue_final_message=continue_final_message,
             )
         except TemplateError as error:
-            raise self._refusal(clip(error.message or type(error).__name__)) from error
+            raise _refusal(member, clip(error.message or type(error).__name__)) from error
         except Exception as error:  # a template is a program: whatever it trips over is about these messages
             if continue_final_message and isinstance(error, ValueError):
-                raise self._refusal("it does not show the last one so that it could go on") from error
-            raise self._refusal("it failed on them") from error
+                raise _refusal(member, "it does not show the last one so that it could go on") from error
+            raise _refusal(member, "it failed on them") from error
 
     def encode(self, text: str) -> tuple[int, ...]:
         # The template writes special tokens itself; adding them again would double the first one.
         return tuple(self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def _refusal(self, reason: str) -> InvalidRequest:
-        return InvalidRequest(
-            f"The chat template of '{self.name}' refuses these messages: {reason}", param="messages"
-        )
+
+_Groups = Mapping[Hashable, tuple[_Reader, tuple[str, ...]]]
+"""By how they read, the members that read so."""
 
 
-def _readers(
-    tokenizers: Mapping[str, PreTrainedTokenizerBase],
-) -> tuple[tuple[_Reader, tuple[str, ...]], ...]:
-    """Members grouped by how they read, the base's group first."""
-    groups: dict[tuple[object, ...], tuple[_Reader, list[str]]] = {}
-    base_templates = _templates(tokenizers["base"])
-    for name in ("base", *(name for name in tokenizers if name != "base")):
-        tokenizer = tokenizers[name]
+def _refusal(member: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The chat template of '{shown_name(member)}' refuses these messages: {reason}", param="messages"
+    )
+
+
+def _grouped(
+    tokenizers: Mapping[str, PreTrainedTokenizerBase], base: PreTrainedTokenizerBase, groups: _Groups
+) -> _Groups:
+    """``groups`` and the members of ``tokenizers``, each with those that read alike; a group's first member lends its
+    tokenizer.
+    """
+    grown = dict(groups)
+    base_templates = _templates(base)
+    for name, tokenizer in tokenizers.items():
         own = _templates(tokenizer)
         templates = base_templates if own[0] is None else own
         variables = tuple(sorted((key, str(token)) for key, token in tokenizer.special_tokens_map.items()))
-        key = (templates, variables, tokenizer.backend_tokenizer.to_str())
-        groups.setdefault(key, (_Reader(name, tokenizer, *templates), []))[1].append(name)
-    return tuple((reader, tuple(names)) for reader, names in groups.values())
+        vocabulary = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).digest()
+        key = (templates, variables, vocabulary)
+        if key not in grown:
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
+            grown[key] = (_Reader(tokenizer, *templates), ())
+        reader, names = grown[key]
+        grown[key] = (reader, (*names, name))
+    return grown
 
 
 def _templates(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, str | None]:

@@ -6,33 +6,39 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from transformers import PreTrainedTokenizerFast
 
+from arm_models.loading import common_fingerprint
 from server.access import KeyEntry, KeyRing, plain_key
 from server.api.connection import Connection
 from server.api.serving import Phase, Serving
 from server.app import create_app
-from server.config import Deployment, read_deployment
+from server.config import Deployment, MemberSettings, read_deployment
 from server.decoding import Roster
 from server.engine import (
     CandidateScoring,
     EngineDead,
     EngineStats,
+    Member,
     SequenceRequest,
     TokenLogprobs,
     TokenOutput,
     TokenReport,
 )
 from server.engine.speculation.pace import Offer, Pace, Plan
+from server.joining import Joined, Part
 from server.runtime import Load, Runtime, load_runtime
 from server.text import ChatTokenizer
 
@@ -60,6 +66,7 @@ class ScriptedEngine:
         self.aborted: list[str] = []
         self.released: list[str] = []
         self.mixes: list[Mapping[str, float]] = []
+        self.members: list[str] = []  # those that came later
         self._spoken: dict[str, int] = {}
         self._allowed = 0
         self._on_outputs = on_outputs
@@ -119,6 +126,20 @@ class ScriptedEngine:
         future.set_result(None)
         with self._lock:
             self.released.extend(sequence_ids)
+        return future
+
+    def add_members(self, members: Sequence[Member]) -> "Future[None]":
+        future: Future[None] = Future()
+        future.set_result(None)
+        with self._lock:
+            self.members.extend(member.name for member in members)
+        return future
+
+    def remove_members(self, names: Collection[str]) -> "Future[None]":
+        future: Future[None] = Future()
+        future.set_result(None)
+        with self._lock:
+            self.members.extend(f"-{name}" for name in names)
         return future
 
     def allow(self, tokens: int) -> None:
@@ -191,6 +212,9 @@ class SteadyPace:
     def end(self, rows: int, drawn: int) -> None:
         """Nothing is measured."""
 
+    def forget(self, member: str) -> None:
+        """Nothing is known."""
+
 
 @pytest.fixture(scope="session")
 def steady() -> Callable[..., Pace]:
@@ -261,11 +285,17 @@ def _event(line: str) -> Any:
 
 @contextlib.contextmanager
 def live(
-    deployment: Deployment, load: Load, wait: bool = True, keys: Sequence[str | KeyEntry] = (), **options: Any
+    deployment: Deployment,
+    load: Load,
+    wait: bool = True,
+    keys: Sequence[str | KeyEntry] = (),
+    prepare: Callable[[FastAPI], object] = lambda _: None,
+    **options: Any,
 ) -> Iterator[Live]:
-    """Runs the app in a thread with a real uvicorn on a free port."""
+    """Runs the app in a thread with a real uvicorn on a free port; ``prepare`` is called on it first."""
     entries = [plain_key(key, f"key-{key}") if isinstance(key, str) else key for key in keys]
     app = create_app(deployment, load=load, keys=KeyRing(deployment, entries), **options)
+    prepare(app)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, http=Connection, log_level="error", access_log=False, timeout_graceful_shutdown=2
@@ -361,12 +391,16 @@ def serve() -> Callable[..., contextlib.AbstractContextManager[Live]]:
 def scripted(
     deployment: Deployment, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> Callable[..., contextlib.AbstractContextManager[Live]]:
-    """``scripted("text", http={…})``: a server whose engine speaks this text over and over; ``.engine`` controls it."""
+    """``scripted("text", http={…})``: a server whose engine speaks this text over and over; ``.engine`` controls it.
+
+    ``join``: what becomes of models that are to join it; otherwise any does.
+    """
 
     @contextlib.contextmanager
     def make(text: str = "abc ", **sections: Any) -> Iterator[Live]:
         changed = deployment.model_dump()
-        options = {name: sections.pop(name) for name in ("keys", "on_dead") if name in sections}
+        options = {name: sections.pop(name) for name in ("keys", "on_dead", "prepare") if name in sections}
+        join = sections.pop("join", None)
         for name, fields in sections.items():
             changed[name] = (
                 {**changed[name], **fields} if isinstance(fields, dict) and changed[name] else fields
@@ -379,6 +413,13 @@ def scripted(
             contexts = dict.fromkeys(roster.members, 256)
             tokenizers = dict.fromkeys(roster.settings, tiny_tokenizer)
 
+            def joined(settings: Mapping[str, MemberSettings], _: Mapping[str, Part]) -> Joined:
+                members: Any = tuple(SimpleNamespace(name=name) for name in settings)
+                parts = {name: Part(own.model, 0, "cpu") for name, own in settings.items()}
+                return Joined(
+                    members, dict.fromkeys(settings, tiny_tokenizer), dict.fromkeys(settings, 256), parts
+                )
+
             def make_engine(*callbacks: Any) -> ScriptedEngine:
                 engines.append(ScriptedEngine(script, *callbacks))
                 return engines[-1]
@@ -388,8 +429,10 @@ def scripted(
                 eos_ids=frozenset({0}),
                 max_context=contexts,
                 vocab_size=len(tiny_tokenizer),
-                fingerprint="fp_test",
+                fingerprint=common_fingerprint({name: own.model for name, own in roster.settings.items()}),
                 make_engine=make_engine,
+                parts={name: Part(own.model, 0, "cpu") for name, own in roster.settings.items()},
+                join=joined if join is None else partial(join, joined),
             )
 
         with live(read_deployment(changed, "test"), load, **options) as server:

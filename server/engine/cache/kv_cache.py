@@ -261,6 +261,20 @@ class KVCache:
         """Give the memory of unused rows back, those of other caches of the store too."""
         self.store.trim()
 
+    def close(self) -> None:
+        """Give everything back, its part of the store's budget too; it holds no context after that.
+
+        Raises:
+            ValueError: a row is neither free nor offered; nothing is changed then.
+        """
+        if len(self._rows) > len(self._offered):
+            raise ValueError("a cache in use cannot be closed")
+        while self.evict():
+            pass
+        self.store.num_blocks -= self.num_blocks
+        self.num_blocks = 0
+        self.store.trim()
+
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` when rows, owners and the budget do not add up."""
         owned = 0

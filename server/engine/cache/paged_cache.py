@@ -170,6 +170,17 @@ class PagedKVCache:
     def trim(self) -> None:
         """Nothing: the store is allocated once."""
 
+    def close(self) -> None:
+        """Free every context. The blocks stay with the store, which is allocated once.
+
+        Raises:
+            ValueError: a context is not offered; nothing is changed then.
+        """
+        if len(self._tables) > len(self._offered):
+            raise ValueError("a cache in use cannot be closed")
+        while self.evict():
+            pass
+
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` when tables, blocks and counts do not add up."""
         owners, holders = dict.fromkeys(self._owners, 0), dict.fromkeys(self._owners, 0)

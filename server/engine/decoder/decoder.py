@@ -1,6 +1,6 @@
 """The forward of Llama-like decoders over packed tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,15 @@ class Decoder:
     @property
     def nbytes(self) -> int:
         """Bytes that a forward of all lanes reads of weights: those of every model once, and every adapter."""
-        return sum(model.nbytes for model in self.models) + (self._adapters.nbytes if self._adapters else 0)
+        held = {id(model): model for model in self.models}
+        return sum(model.nbytes for model in held.values()) + (self._adapters.nbytes if self._adapters else 0)
+
+    def vacate(self, lanes: Collection[int]) -> None:
+        """No row will be of ``lanes`` any more: weights that no other lane goes through are given back. Some lane must be left;
+        adapters stay with the forward."""
+        used = {model for lane, model in enumerate(self._model_of) if lane not in lanes}
+        in_place = self.models[min(used)]  # nothing goes through it under the other's index
+        self.models = tuple(model if index in used else in_place for index, model in enumerate(self.models))
 
     def lanes(self, counts: Sequence[int], factors: torch.Tensor | None = None) -> Lanes:
         """The lanes of packed rows of which the n-th lane has ``counts[n]``; ``factors``: see :class:`Lanes`."""

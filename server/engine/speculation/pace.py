@@ -77,6 +77,9 @@ class Pace(Protocol):
     def end(self, rows: int, drawn: int) -> None:
         """A step ends in which the base read ``rows`` tokens, and ``drawn`` were drawn."""
 
+    def forget(self, member: str) -> None:
+        """There is no such member any more."""
+
 
 @dataclass(slots=True)
 class _Known:
@@ -163,6 +166,10 @@ class AdaptivePace:
             self._account += drawn / self._rows * self._alone() - seconds
             self._streak += 1
         self._account = min(self._account, SAVINGS * self._alone())
+
+    def forget(self, member: str) -> None:
+        """See :class:`Pace`."""
+        self._costs = {members: known for members, known in self._costs.items() if member not in members}
 
     def _take(self, plan: Plan) -> Plan | None:
         self._plan = plan if any(plan.lengths) else None

@@ -69,6 +69,12 @@ class Speculation:
         asked = self._config.speculation
         return {"off": (), "auto": (REWARDS, PROMPT)}.get(asked, (asked,))
 
+    def meet(self, members: Sequence[str], gone: Iterable[str] = ()) -> None:
+        """From now on these are the members, the base's first; what is known of those that are ``gone`` is forgotten."""
+        self._base, *self._rewards = members
+        for name in gone:
+            self._pace.forget(name)
+
     def begin(self) -> None:
         """A step begins."""
         self._guessed = []

@@ -141,6 +141,18 @@ def test_a_bucket_is_recorded_once_and_then_python_is_not_asked() -> None:
     assert recorder.made == 3
 
 
+def test_what_was_recorded_can_be_forgotten_and_is_recorded_again() -> None:
+    toy, recorder = Toy(), TraceRecorder()
+    made = graphs(toy, recorder)
+    (before,) = made.run([[DecodeRow(3, 5, [1, 2, 3])]])
+    expected = before.clone()
+    made.forget()
+    assert len(made) == 0
+    (again,) = made.run([[DecodeRow(3, 5, [1, 2, 3])]])
+    assert torch.equal(again, expected)
+    assert (recorder.made, len(made)) == (2, 1)
+
+
 def test_each_set_of_lanes_has_its_own_recordings() -> None:
     toy, recorder = Toy(), TraceRecorder()
     made = graphs(toy, recorder, lanes=2)

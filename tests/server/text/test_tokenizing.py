@@ -217,3 +217,24 @@ def test_owners_go_in_turn_and_too_much_of_one_is_refused() -> None:
 
     asyncio.run(work())
     assert done == ["f0", "q0", "f1", "f2"]
+
+
+def test_other_members_read_beside_those_who_go_on_as_they_did(make_tokenizer: Make) -> None:
+    own = {"a": "A:{{ messages[0].content }}", "b": "B:{{ messages[0].content }}"}
+    tokenizers = {name: make_tokenizer(chat_template=text) for name, text in own.items()}
+    before = chat_tokenizer(base=make_tokenizer(), helpful=make_tokenizer(), harmless=tokenizers["a"])
+    late = {"helpful#2": tokenizers["b"], "harmless#3": make_tokenizer(chat_template=own["a"])}
+    contexts = {"base": 64, "harmless": 64, "helpful#2": 32, "harmless#3": 64}
+    after = before.changed(late, contexts, contexts)
+    read = after.prompts(CHAT)
+    assert set(read) == {"base", "harmless", "helpful#2", "harmless#3"} == set(after.members)
+    assert after.members[0] == "base"
+    assert read["harmless"] is read["harmless#3"], "read alike"
+    shown = {name: make_tokenizer().decode(tokens) for name, tokens in read.items()}
+    assert (shown["helpful#2"], shown["harmless"]) == ("B:water the plants", "A:water the plants")
+    assert before.prompts(CHAT).keys() == {"base", "helpful", "harmless"}
+    with pytest.raises(ContextLengthExceeded, match=r"32 tokens \(the limit of helpful\)"):
+        after.prompts([{"role": "user", "content": "x" * 4000}], members=["helpful#2"])
+    refusing = {"polite#4": make_tokenizer(chat_template="{{ raise_exception('no') }}")}
+    with pytest.raises(InvalidRequest, match="template of 'polite' refuses"):
+        after.changed(refusing, ["base", "polite#4"], {"base": 64, "polite#4": 64}).prompts(CHAT)

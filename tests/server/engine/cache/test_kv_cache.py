@@ -104,3 +104,22 @@ def test_caches_of_one_store_keep_their_rows_and_their_own_budgets() -> None:
         assert cache.free_blocks == cache.num_blocks
     caches[0].trim()
     assert store.allocated_blocks == 0
+
+
+def test_a_closed_cache_leaves_its_neighbours_their_rows_and_takes_its_budget_along() -> None:
+    store = RowStore(SHAPE)
+    mine, other = KVCache(SHAPE, 4 * BLOCK, store), KVCache(SHAPE, 8 * BLOCK, store)
+    for cache, owner, stamp in ((mine, "kept", 1.0), (other, "theirs", 2.0), (mine, "used", 3.0)):
+        cache.reserve(owner, BLOCK)
+        row = cache.row(owner)
+        row.slab.data[:, :, row.index] = stamp
+    mine.offer("kept")
+    with pytest.raises(ValueError, match="in use"):
+        mine.close()
+    assert "kept" in mine
+    mine.free("used")
+    mine.close()
+    row = other.row("theirs")
+    assert bool((row.slab.data[:, :, row.index] == 2.0).all())
+    assert (store.num_blocks, store.allocated_blocks) == (8, 1)
+    other.check_integrity()

@@ -213,3 +213,17 @@ def test_caches_of_one_store_have_blocks_and_budgets_of_their_own() -> None:
 def test_a_budget_below_one_block_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 64 tokens"):
         PagedKVCache(SHAPE, BLOCK - 1)
+
+
+def test_a_closed_cache_holds_nothing_and_is_not_closed_in_use() -> None:
+    cache = PagedKVCache(SHAPE, 4 * BLOCK)
+    for owner in ("kept", "used"):
+        cache.reserve(owner, BLOCK)
+    cache.offer("kept")
+    with pytest.raises(ValueError, match="in use"):
+        cache.close()
+    assert "kept" in cache
+    cache.free("used")
+    cache.close()
+    assert "kept" not in cache
+    cache.check_integrity()
