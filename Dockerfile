@@ -1,38 +1,57 @@
 # syntax=docker/dockerfile:1
-# CPU image:  docker build --target cpu -t genarm .
-# GPU image:  docker build --target gpu -t genarm:gpu .   (run with --gpus all)
+# CPU image:  docker build -t genarm:cpu .
+# GPU image:  docker build --target gpu -t genarm:gpu .      (docker run --gpus all …)
+# What runs in them, and how they are told what to serve, is in docs/operations.md.
 
-FROM python:3.12-slim AS build
+FROM python:3.12.12-slim-bookworm AS python
+ENV PATH=/opt/genarm/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# What the project needs is installed before its sources are there, so that a change of these costs seconds.
+FROM python AS build
 WORKDIR /src
 RUN python -m venv /opt/genarm
-ENV PATH=/opt/genarm/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY pyproject.toml README.md ./
-COPY server server
-COPY arm_models arm_models
-
-FROM build AS build-cpu
-# Where the CPU wheel comes from is the builder's choice: --build-arg PIP_EXTRA_INDEX_URL=… with TORCH=torch==2.13.0+cpu
-ARG TORCH=torch==2.13.0
+# Which wheels: pip takes those of CUDA where it looks first. For the smaller CPU build add the index that has it:
+# --build-arg TORCH_VERSION=2.13.0+cpu --build-arg PIP_EXTRA_INDEX_URL=…
+ARG TORCH_VERSION=2.13.0
 ARG PIP_EXTRA_INDEX_URL
-RUN pip install "$TORCH" && pip install .
+RUN pip install --no-cache-dir torch=="$TORCH_VERSION"
+COPY pyproject.toml README.md ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+        > requirements.txt \
+    && pip install --no-cache-dir --requirement requirements.txt
+COPY arm_models arm_models
+COPY server server
+RUN pip install --no-cache-dir --no-deps .
 
-FROM build AS build-gpu
-ARG TORCH=torch>=2.11
-RUN pip install "$TORCH" && pip install .
-
-FROM python:3.12-slim AS runtime
-RUN useradd --create-home --uid 10001 genarm
-ENV PATH=/opt/genarm/bin:$PATH PYTHONUNBUFFERED=1 HF_HOME=/home/genarm/.cache/huggingface
-USER genarm
-WORKDIR /home/genarm
+# Everything that is written goes below /var/cache/genarm and /tmp: the rest may be read-only.
+FROM python AS runtime
+RUN groupadd --gid 10001 genarm \
+    && useradd --uid 10001 --gid 10001 --home-dir /var/cache/genarm --no-create-home --shell /usr/sbin/nologin genarm \
+    && install --directory --owner=10001 --group=10001 /var/cache/genarm
+ENV HOME=/var/cache/genarm \
+    HF_HOME=/var/cache/genarm/huggingface \
+    TRITON_CACHE_DIR=/var/cache/genarm/triton \
+    CUDA_CACHE_PATH=/var/cache/genarm/cuda
+WORKDIR /var/cache/genarm
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/ready', timeout=2)"]
+STOPSIGNAL SIGTERM
+# Alive, not ready: whoever acts on an unhealthy container must not do so while models load or answers drain.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 ENTRYPOINT ["genarm"]
+# In a container loopback is nobody else's, so it listens on every address; it starts only with keys (--api-key-file) or when
+# told that it needs none (--allow-anonymous).
 CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]
 
+# Triton compiles the stubs that launch its kernels with the machine's C compiler.
 FROM runtime AS gpu
-COPY --from=build-gpu /opt/genarm /opt/genarm
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/genarm /opt/genarm
+USER 10001:10001
 
 FROM runtime AS cpu
-COPY --from=build-cpu /opt/genarm /opt/genarm
+COPY --from=build /opt/genarm /opt/genarm
+USER 10001:10001

@@ -14,16 +14,17 @@ TORCH ?= torch==2.13.0
 endif
 
 TRITON := .venvs/triton
+OPERATIONS := .venvs/operations
 
 SOAK_MINUTES ?= 30
 
-.PHONY: serve test test-slow test-soak test-clients test-kernel test-gpu lint types bench page screenshots clean
+.PHONY: serve test test-slow test-soak test-clients test-operations test-kernel test-gpu lint types bench page screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
 
 test: lint types
-	$(BIN)/python -m pytest -m "not slow and not clients" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not clients and not operations" $(ARGS)
 
 # What takes long: 100,000 sampled answers, thousands of random requests, the benchmark's scenarios, trainings.
 test-slow: $(VENV)/.test
@@ -36,6 +37,11 @@ test-soak: $(VENV)/.test
 # Other people's clients against the server, each in an environment of its own under .venvs (PyPI and npm, first time only).
 test-clients: $(VENV)/.test
 	$(BIN)/python -m pytest -m clients --capture=no tests/clients/test_conformance.py $(ARGS)
+
+# What lies in deploy/ under other people's linters, and a real Prometheus that reads a real server. Linters come from PyPI (first
+# time only); prometheus and systemd-analyze are Debian's packages prometheus and systemd. What is not there is skipped.
+test-operations: $(VENV)/.test $(OPERATIONS)/.stamp
+	$(BIN)/python -m pytest -m operations -rs tests/deploy $(ARGS)
 
 # The Triton kernel in Triton's interpreter, on any CPU. Triton lies beside the environment: torch for CPUs comes without it.
 test-kernel: $(VENV)/.test $(TRITON)/.stamp
@@ -87,4 +93,9 @@ $(VENV)/.test: $(VENV)/.serve
 
 $(TRITON)/.stamp: $(VENV)/.test
 	$(PIP) install --quiet --no-deps --upgrade --target $(TRITON) triton==3.9.0
+	touch $@
+
+$(OPERATIONS)/.stamp: tests/deploy/linters.txt
+	$(PYTHON) -m venv $(OPERATIONS)
+	$(OPERATIONS)/bin/pip --disable-pip-version-check install --quiet --requirement tests/deploy/linters.txt
 	touch $@

@@ -1,0 +1,153 @@
+"""docker compose: nothing is open to other machines, nothing may more than it needs, and every file named is there."""
+
+import argparse
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from server import serve_command
+
+OVERRIDES = ("keys", "gpu", "models")
+VARIANTS = [(), ("keys",), ("gpu",), ("keys", "models"), ("keys", "models", "gpu")]
+PENDING_FLAGS = {"--allow-anonymous"}
+"""Flags that this tree's server does not have yet."""
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda names: "+".join(names) or "plain")
+def services(
+    request: pytest.FixtureRequest, compose: Callable[..., dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    files = [f"deploy/compose/{name}.yml" for name in request.param]
+    found: dict[str, dict[str, Any]] = compose("docker-compose.yml", *files)["services"]
+    return found
+
+
+def flags(service: dict[str, Any]) -> argparse.Namespace:
+    """The server's command line as the server reads it."""
+    word, *given = service["command"]
+    assert word == "serve"
+    parser = argparse.ArgumentParser()
+    serve_command.add_arguments(parser)
+    read, unknown = parser.parse_known_args(given)
+    assert set(unknown) == PENDING_FLAGS & set(given)
+    return read
+
+
+def seconds(text: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(s|m)", text).groups()  # type: ignore[union-attr]
+    return int(number) * {"s": 1, "m": 60}[unit]
+
+
+def test_every_override_is_used(root: Path) -> None:
+    assert {path.stem for path in (root / "deploy" / "compose").iterdir()} == set(OVERRIDES)
+    assert set(itertools.chain(*VARIANTS)) == set(OVERRIDES)
+
+
+def test_ports_are_published_on_loopback_only(services: dict[str, dict[str, Any]]) -> None:
+    published = [port for service in services.values() for port in service["ports"]]
+    assert len(published) == 3
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert not any("network_mode" in service for service in services.values())
+
+
+def test_services_can_change_nothing_but_their_own_data(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"privileged", "cap_add", "pid", "ipc", "user"} & set(service), name
+        for volume in service["volumes"]:
+            source, _, rest = volume.partition(":")
+            assert rest.endswith(":ro") or source.isalnum(), volume
+
+
+def test_files_of_this_repository_that_are_mounted_are_there(
+    root: Path, services: dict[str, dict[str, Any]]
+) -> None:
+    mounted = {volume.split(":")[0] for service in services.values() for volume in service["volumes"]}
+    for source in mounted:
+        if source.startswith("./deploy"):
+            assert (root / source).exists(), source
+
+
+def test_images_have_a_full_version(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        if name == "server":
+            assert service["image"] == f"genarm:{service['build']['target']}"
+        else:
+            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), service["image"]
+
+
+def test_a_stop_waits_longer_than_the_drain(services: dict[str, dict[str, Any]], ending_seconds: int) -> None:
+    server = services["server"]
+    assert seconds(server["stop_grace_period"]) >= flags(server).drain_seconds + ending_seconds
+
+
+def test_the_server_listens_where_the_port_and_the_check_lead(services: dict[str, dict[str, Any]]) -> None:
+    server = services["server"]
+    given = flags(server)
+    assert given.host == "0.0.0.0"
+    assert server["ports"][0].endswith(f":{given.port}")
+    assert f"http://127.0.0.1:{given.port}/ready" in server["healthcheck"]["test"][-1]
+
+
+def test_strangers_are_let_in_only_where_no_keys_are(services: dict[str, dict[str, Any]]) -> None:
+    command = services["server"]["command"]
+    assert ("--allow-anonymous" in command) != ("--api-key-file" in command)
+    if "--api-key-file" in command:
+        assert "./secrets:/run/keys:ro" in services["server"]["volumes"]
+
+
+def test_prometheus_sends_a_key_where_the_server_wants_one(
+    root: Path, services: dict[str, dict[str, Any]]
+) -> None:
+    prometheus = services["prometheus"]
+    (flag,) = (one for one in prometheus["command"] if one.startswith("--config.file="))
+    mount = next(volume.split(":")[:2] for volume in prometheus["volumes"] if volume.startswith("./"))
+    config = root / mount[0] / Path(flag.partition("=")[2]).relative_to(mount[1])
+    declared = yaml.safe_load(config.read_text(encoding="utf-8"))
+    (scrape,) = declared["scrape_configs"]
+    keyed = "--api-key-file" in services["server"]["command"]
+    assert ("authorization" in scrape) == keyed
+    if keyed:
+        assert scrape["authorization"]["credentials_file"] == f"/run/secrets/{prometheus['secrets'][0]}"
+    for name in declared["rule_files"]:
+        assert (config.parent / name).exists()
+
+
+def test_the_two_ways_to_read_a_server_differ_in_the_key_alone(root: Path) -> None:
+    folder = root / "deploy" / "prometheus"
+    plain = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))
+    keyed = yaml.safe_load((folder / "prometheus-with-key.yml").read_text(encoding="utf-8"))
+    del keyed["scrape_configs"][0]["authorization"]
+    assert keyed == plain
+
+
+def test_grafana_finds_its_data_and_its_dashboard(root: Path, services: dict[str, dict[str, Any]]) -> None:
+    grafana = services["grafana"]
+    places = {
+        target: root / source
+        for source, target, _ in (one.split(":") for one in grafana["volumes"] if "./" in one)
+    }
+    provisioning = places["/etc/grafana/provisioning"]
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert source["uid"] == "prometheus"
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "genarm.yml").read_text())["providers"]
+    home = Path(grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == provider["options"]["path"]
+    assert (places[provider["options"]["path"]] / home.name).exists()
+
+
+def test_nobody_can_sign_in_to_grafana(services: dict[str, dict[str, Any]]) -> None:
+    environment = services["grafana"]["environment"]
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert not [name for name in environment if "PASSWORD" in name]
