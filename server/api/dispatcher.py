@@ -137,7 +137,7 @@ class Dispatcher:
                 if generation.ended:
                     break
                 await search.begin(engine, partial(self._noted, generation), partial(self._found, generation))
-                if generation.ended:
+                if generation.ticket.id not in self._running:
                     search.stop()  # it was ended before it had begun
         except BaseException as error:
             if entered is None:

@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 from arm_models.errors import UserError
-from server.config import Deployment, read_api_keys
+from server.access import KeyRing, read_key_file
+from server.config import Deployment
 from server.decoding import Roster
 from server.doctor.check import Check
 from server.doctor.packages import missing
@@ -17,7 +18,7 @@ def check_surroundings(deployment: Deployment, roster: Roster) -> list[Check]:
     http = deployment.http
     return [
         _port(http.host, http.port),
-        _keys(http.api_key_file),
+        _keys(deployment),
         *_templates(roster),
         *_traces(deployment.otlp_endpoint),
     ]
@@ -34,11 +35,13 @@ def _port(host: str, port: int) -> Check:
     return Check("port", f"{host}:{port} is free")
 
 
-def _keys(file: str | None) -> Check:
+def _keys(deployment: Deployment) -> Check:
+    file = deployment.http.api_key_file
     if file is None:
         return Check("API keys", "none: everybody who reaches the server may use it")
     try:
-        keys = read_api_keys(file)
+        keys = read_key_file(file)
+        KeyRing(deployment, keys)  # what they may is there
     except UserError as error:
         return Check("API keys", str(error), "problem")
     return Check("API keys", f"{len(keys)} in {file}")
