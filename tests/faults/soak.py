@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import httpx
@@ -57,12 +58,13 @@ def soak(process: Process, plan: Plan) -> list[Finding]:
     strangers = _beside("strangers", process.url, plan.keys[0], str(plan.seconds))
     ledger = Ledger(plan.samples, random.Random(0))
     try:
-        wrong, left = asyncio.run(_traffic(process, plan, ledger))
+        asyncio.run(_traffic(process.url, plan, ledger))
         seen = json.loads(watch.communicate(timeout=60)[0])
         odd, told = strangers.communicate(timeout=120)
     finally:
         watch.kill()
         strangers.kill()
+    wrong, left = asyncio.run(_behind(process.url, plan, ledger))
     _tell(ledger, odd)
     if strangers.returncode:
         print(told)
@@ -79,23 +81,26 @@ def soak(process: Process, plan: Plan) -> list[Finding]:
     ]
 
 
-async def _traffic(process: Process, plan: Plan, ledger: Ledger) -> tuple[list[str], list[str]]:
-    """All of it; then, on the server at rest, what is wrong with answers and what is held."""
+async def _traffic(url: str, plan: Plan, ledger: Ledger) -> None:
+    """All that is asked."""
     ends = time.monotonic() + plan.seconds
-    limits = httpx.Limits(max_connections=None)
-    clients = [
-        httpx.AsyncClient(base_url=process.url, headers={"authorization": f"Bearer {key}"}, limits=limits)
-        for key in plan.keys
-    ]
-    try:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(_client(url, key)) for key in plan.keys]
         people = [_person(number, clients, ends, ledger) for number in range(plan.clients)]
         await asyncio.gather(_progress(plan.seconds, ledger), *people)
-        left = await held(clients[0])
-        wrong = await exact(clients[0], ledger.samples)
-        return wrong, left + await held(clients[0])
-    finally:
-        for client in clients:
-            await client.aclose()
+
+
+async def _behind(url: str, plan: Plan, ledger: Ledger) -> tuple[list[str], list[str]]:
+    """On the server at rest: what is wrong with answers, and what is held."""
+    async with _client(url, plan.keys[0]) as client:
+        left = await held(client)
+        wrong = await exact(client, ledger.samples)
+        return wrong, left + await held(client)
+
+
+def _client(url: str, key: str) -> httpx.AsyncClient:
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(base_url=url, headers=headers, limits=httpx.Limits(max_connections=None))
 
 
 async def _person(number: int, clients: Sequence[httpx.AsyncClient], ends: float, ledger: Ledger) -> None:
