@@ -151,7 +151,7 @@ def test_what_a_member_held_is_given_back_and_the_others_go_on(
     shared, lone = engine.members["helpful"], joining(engine, paths, "polite#3", config=config)
     engine.add_members(lone)
     engine.generate([request("b", "helpful", "polite#3"), request("c", "harmless")])  # all keep prompts
-    gone = [
+    gone: list[Callable[[], object]] = [
         weakref.ref(lone[0].loaded.model),
         weakref.ref(shared.loaded.model),
         *(weakref.ref(member.cache) for member in lone),
