@@ -99,7 +99,7 @@ def _document(
         f"Each method by itself, one thread: {plan.cost_prompts} prompts side by side, and {plan.cost_single} one after the "
         "other. Forwards: passes of any member, per token of the answer; side by side many answers share one. Computed: tokens "
         "that all members computed, prompts among them, per token of the answer. Forwards and computed tokens hardly change from "
-        "run to run; times do by a quarter on two cores of a machine that others use.",
+        "run to run; times do, by up to a half one after the other, on a machine that others use.",
         _cost_table(costs),
         "## How it was made",
         *_how(plan, about),
@@ -109,8 +109,8 @@ def _document(
 
 def _summary(plan: Plan) -> str:
     return (
-        f"The demo world ([demo.md](demo.md)): {plan.prompts} held-out prompts that nothing was tuned on (seed "
-        f"{plan.prompt_seed}), "
+        f"The demo world ([demo.md](demo.md)): {plan.prompts} held-out prompts on which no weight was chosen (seed "
+        f"{plan.prompt_seed}; two settings were changed after a look at them, see the end), "
         f"temperature 1, {len(plan.seeds)} training seeds. Rewards are the world's oracles: `helpful` on all prompts, "
         "`harmless` on "
         "the risky ones, both from 0 to 1. Brackets are 95 % bootstrap intervals over prompts; where seeds are pooled, a "
