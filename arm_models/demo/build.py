@@ -31,6 +31,7 @@ from arm_models.errors import UserError
 from arm_models.evaluation.generation import PlainAnswerer
 from arm_models.evaluation.sweep import Sweep, sweep
 from arm_models.training import TrainConfig, train_reward
+from arm_models.whole_file import write_whole
 
 BUILD_JSON = "build.json"
 _HELD_OUT_PAIRS = 256
@@ -274,6 +275,4 @@ def _parameters(folder: Path) -> int:
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
+    write_whole(file, json.dumps(value, indent=2) + "\n")

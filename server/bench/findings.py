@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from arm_models.errors import UserError
+from arm_models.whole_file import write_whole
 from server.bench.result import Result, Row
 
 
@@ -87,6 +88,4 @@ class Findings:
         if self._path is None:
             return
         record = {**self._about, "results": [finding.as_json() for finding in self.all]}
-        beside = self._path.with_name(self._path.name + ".tmp")
-        beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        beside.replace(self._path)
+        write_whole(self._path, json.dumps(record, indent=2) + "\n")
