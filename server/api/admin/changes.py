@@ -186,7 +186,7 @@ def _check_free(deployment: Deployment, name: str) -> None:
     if name not in deployment.reward_names:
         raise NotFound(f"There is no reward '{clip(name)}'.", param="name")
     users = [f"presets.{preset}" for preset, weights in deployment.presets.items() if name in weights]
-    users += ["weight_ranges"] if name in (getattr(deployment, "weight_ranges", None) or {}) else []
+    users += ["weight_ranges"] if name in deployment.weight_ranges else []
     if users:
         raise Conflict(f"The reward '{name}' is named by {', '.join(users)}.", param="name", code="in_use")
 

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,48 +17,45 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from fastapi import FastAPI
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+import yaml
 
 from arm_models.errors import UserError
-from server.access.caller import Caller
 from server.api.serving import Phase
-from server.config import read_deployment
+from server.config import Deployment, read_deployment
 from server.engine import Engine
 from server.joining import Joined, NoRoom
 from server.runtime import load_runtime
 
 PATH = "/v1/admin/rewards"
-KEYS = ("root-key", "user-key")
 ROOT = {"authorization": "Bearer root-key"}
 USER = {"authorization": "Bearer user-key"}
 
 
-class Callers:
-    """Says of each key whose it is; only the first is an administrator's."""
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of two keys, of which the first is an administrator's."""
+    declared = [
+        {"name": name, "hash": f"sha256:{sha256(key.encode()).hexdigest()}", "admin": name == "root"}
+        for name, key in (("root", "root-key"), ("user", "user-key"))
+    ]
+    path = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    path.write_text(yaml.safe_dump({"keys": declared}))
+    return str(path)
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            key = Headers(scope=scope).get("authorization", "").removeprefix("Bearer ")
-            scope.setdefault("state", {})["caller"] = Caller(key, "test", admin=key == KEYS[0])
-        await self._app(scope, receive, send)
-
-
-def with_callers(app: FastAPI) -> None:
-    app.add_middleware(Callers)
+def with_keys(declared: dict[str, Any], key_file: str) -> Deployment:
+    """What is declared, for the holders of these keys."""
+    return read_deployment({**declared, "http": {"api_key_file": key_file}}, "keyed")
 
 
 @pytest.fixture
-def admin(scripted: Callable[..., Any]) -> Callable[..., Any]:
+def admin(scripted: Callable[..., Any], key_file: str) -> Callable[..., Any]:
     """``scripted`` with keys."""
 
     @contextlib.contextmanager
     def make(**sections: Any) -> Iterator[tuple[Any, httpx.Client]]:
-        with scripted(keys=KEYS, prepare=with_callers, **sections) as server, server.client(**ROOT) as client:
+        http = {"api_key_file": key_file}
+        with scripted(http=http, **sections) as server, server.client(**ROOT) as client:
             yield server, client
 
     return make
@@ -399,6 +397,7 @@ def ids(answer: dict[str, Any]) -> list[int]:
 def test_a_swap_under_a_stream_mixes_no_versions(
     serve: Callable[..., Any],
     declared: dict[str, Any],
+    key_file: str,
     make_checkpoint: Callable[..., Path],
     gate: Gate,
     until: Any,
@@ -409,7 +408,7 @@ def test_a_swap_under_a_stream_mixes_no_versions(
     swapped = {**declared, "rewards": [{**declared["rewards"][0], "model": new}, declared["rewards"][1]]}
     with serve(read_deployment(swapped, "fresh"), load_runtime) as fresh:
         expected = answered(fresh, **weights)
-    with serve(read_deployment(declared, "old"), load_runtime, keys=KEYS, prepare=with_callers) as server:
+    with serve(with_keys(declared, key_file), load_runtime) as server:
         old = answered(server, **weights)
         assert ids(old) != ids(expected)
         fields = {"temperature": 0, "max_tokens": 40, "ignore_eos": True, "return_token_ids": True, **weights}
@@ -434,6 +433,7 @@ def test_a_swap_under_a_stream_mixes_no_versions(
 def test_a_pair_joins_and_a_torn_or_foreign_model_does_not(
     serve: Callable[..., Any],
     declared: dict[str, Any],
+    key_file: str,
     make_checkpoint: Callable[..., Path],
     make_tokenizer: Callable[..., Any],
     tmp_path: Path,
@@ -446,7 +446,7 @@ def test_a_pair_joins_and_a_torn_or_foreign_model_does_not(
     (torn / "model.safetensors").write_bytes((torn / "model.safetensors").read_bytes()[:-8])
     weights = {"preferences": {"polite": 1.0}}
     pair = {"name": "polite", "model": tuned, "reference": declared["rewards"][0]["model"]}
-    with serve(read_deployment(declared, "old"), load_runtime, keys=KEYS, prepare=with_callers) as server:
+    with serve(with_keys(declared, key_file), load_runtime) as server:
         with server.client(**ROOT) as client:
             for model in (str(foreign), str(torn), str(tmp_path / "nothing")):
                 refused = client.post(PATH, json={"name": "polite", "model": model})
@@ -462,7 +462,11 @@ def test_a_pair_joins_and_a_torn_or_foreign_model_does_not(
 
 @pytest.mark.slow
 def test_fifty_swaps_under_load_drop_no_stream_and_leave_nothing(
-    serve: Callable[..., Any], declared: dict[str, Any], make_checkpoint: Callable[..., Path], until: Any
+    serve: Callable[..., Any],
+    declared: dict[str, Any],
+    key_file: str,
+    make_checkpoint: Callable[..., Path],
+    until: Any,
 ) -> None:
     """Streams run all the time; each is one version's answer from its first token to its last."""
     folders = [declared["rewards"][0]["model"], str(make_checkpoint("llama", "admin-other", seed=15))]
@@ -484,7 +488,7 @@ def test_fifty_swaps_under_load_drop_no_stream_and_leave_nothing(
         return sum(type(one) in (torch.Tensor, torch.nn.Parameter) for one in gc.get_objects())
 
     with (
-        serve(read_deployment(declared, "old"), load_runtime, keys=KEYS, prepare=with_callers) as server,
+        serve(with_keys(declared, key_file), load_runtime) as server,
         server.client(**ROOT) as client,
     ):
         for folder in folders:
