@@ -62,7 +62,7 @@ def create_app(
     # Otherwise streams are cut at SIGTERM instead of finishing while the server drains.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
     keys = KeyRing(deployment) if keys is None else keys
-    serving = Serving(deployment, load, on_ready, on_dead, several_keys=keys.has_several)
+    serving = Serving(deployment, load, keys, on_ready, on_dead)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ class KeyRing:
         self._clock = clock
         self._looked = clock()
         self._state = None if self._path is None else _state(self._path)
+        self._is_refused = False  # what the file holds now
         self._entries = tuple(keys) if self._path is None else read_key_file(self._path)
         self._deployment = deployment
         self._anonymous, self._holders = _callers(deployment, self._entries)
@@ -73,11 +75,17 @@ class KeyRing:
                 found = holder
         return found
 
+    def bounding(self, name: str) -> tuple[str, ...]:
+        """The names of the keys whose ``ranges`` bound the weight of ``name``."""
+        return tuple(entry.name for entry in self._entries if name in entry.ranges)
+
     def use(self, deployment: Deployment) -> None:
-        """From now on callers may what ``deployment`` and their keys allow. Keys that name what it has not stay as they are
-        until the file changes.
+        """From now on callers may what ``deployment`` and their keys allow. A file that could not be used may be of use now:
+        it is read again. Keys that name what ``deployment`` has not stay as they are until the file changes.
         """
         self._deployment = deployment
+        if self._is_refused:
+            self._state, self._looked = None, -math.inf
         try:
             self._anonymous, self._holders = _callers(deployment, self._entries)
         except UserError as error:
@@ -98,8 +106,10 @@ class KeyRing:
             entries = read_key_file(self._path)
             self._anonymous, self._holders = _callers(self._deployment, entries)
         except UserError as error:
+            self._is_refused = True
             LOG.error("%s; the keys stay as they were", error)
             return
+        self._is_refused = False
         LOG.info("api_key_file: read again, %d keys (%s)", len(entries), _difference(self._entries, entries))
         self._entries = entries
 

@@ -16,6 +16,7 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Request
 
 from arm_models.errors import UserError
+from server.access import KeyRing
 from server.api.admin.changes import RewardChanges
 from server.api.dispatcher import Dispatcher
 from server.api.places import Places
@@ -50,9 +51,9 @@ class Serving:
     Args:
         deployment: what is served.
         load: how its models are loaded, in a thread of its own.
+        keys: who may use it.
         on_ready: called on the loop once requests are taken.
         on_dead: called on the loop, once, with what made serving impossible.
-        several_keys: whether others than the one who asks may use the server now.
 
     Raises:
         UserError: something that ``deployment`` needs is not installed.
@@ -62,12 +63,14 @@ class Serving:
         self,
         deployment: Deployment,
         load: Load,
+        keys: KeyRing,
         on_ready: Callable[[], None] = lambda: None,
         on_dead: Callable[[BaseException], None] = lambda _: None,
-        several_keys: Callable[[], bool] = lambda: False,
     ) -> None:
         self.succession = Succession(Served(deployment, Roster.of(deployment)))
-        self.rewards = RewardChanges(self.succession, lambda: self.runtime, lambda: self.dispatcher.engine)
+        self.rewards = RewardChanges(
+            self.succession, lambda: self.runtime, lambda: self.dispatcher.engine, keys
+        )
         self.phase = Phase.LOADING
         self.started = int(time.time())
         self.metrics = Metrics(deployment.model)
@@ -76,7 +79,7 @@ class Serving:
         self._load = load
         self._on_ready = on_ready
         self._on_dead = on_dead
-        self._several_keys = several_keys
+        self._keys = keys
         self._dispatcher: Dispatcher | None = None
         self._tokenizers: TokenizerThread | None = None
         self._grammars: GrammarCompiler | None = None
@@ -170,7 +173,7 @@ class Serving:
 
     def _share(self) -> float:
         """Of what others leave of the queue, what one key may take."""
-        return self.deployment.http.key_share if self._several_keys() else 1.0
+        return self.deployment.http.key_share if self._keys.has_several() else 1.0
 
     def _open(self, runtime: Runtime) -> None:
         if self.phase is not Phase.LOADING:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from arm_models.errors import UserError
+from server.access import KeyRing
 from server.api.served import Served, Succession
 from server.config import Deployment, RewardSettings
 from server.errors import Conflict, InvalidRequest, NotFound, Unavailable, clip, shown_name
@@ -40,14 +41,20 @@ class RewardChanges:
         succession: where new requests find what they are planned by.
         runtime: the one in use; raises Unavailable unless requests are taken.
         engine: the living engine; raises Unavailable where there is none.
+        keys: whose ranges and presets are about what is served.
     """
 
     def __init__(
-        self, succession: Succession, runtime: Callable[[], Runtime], engine: Callable[[], EngineLike]
+        self,
+        succession: Succession,
+        runtime: Callable[[], Runtime],
+        engine: Callable[[], EngineLike],
+        keys: KeyRing,
     ) -> None:
         self._succession = succession
         self._runtime = runtime
         self._engine = engine
+        self._keys = keys
         self._busy = False
         self._version = 1
         self._leaving: dict[str, Part] = {}  # in the engine, and of no use to new requests
@@ -103,12 +110,12 @@ class RewardChanges:
 
         Raises:
             NotFound: there is none of this name.
-            Conflict: another change is under way, or the deployment names the reward elsewhere.
+            Conflict: another change is under way, or the deployment or a key names the reward elsewhere.
             Unavailable: the server takes no requests (any more).
         """
         with self._alone():
             runtime, now = self._runtime(), self._succession.now
-            _check_free(now.deployment, name)
+            _check_free(now.deployment, name, self._keys)
             rewards = [reward for reward in now.deployment.rewards if reward.name != name]
             roster = now.roster.without_reward(name)
             gone = set(now.roster.settings) - set(roster.settings)
@@ -128,6 +135,7 @@ class RewardChanges:
 
     def _follow(self, served: Served, gone: Mapping[str, Part]) -> None:
         self._succession.follow(served)
+        self._keys.use(served.deployment)
         self._leaving.update(gone)
         self._let_go()
 
@@ -177,16 +185,18 @@ def _declared(
         # What fields say together names its own; what the deployment says is about the name.
         message = first["msg"].removeprefix("Value error, ")
         field = next((str(part) for part in first["loc"]), message.partition(" ")[0].rstrip(":"))
-        param = field if field in RewardSettings.model_fields else "name"
+        elsewhere = "default" if field.startswith("weight_ranges.") else "name"
+        param = field if field in RewardSettings.model_fields else elsewhere
         raise InvalidRequest(f"Invalid '{param}': {message}.", param=param, code="invalid_value") from None
 
 
-def _check_free(deployment: Deployment, name: str) -> None:
+def _check_free(deployment: Deployment, name: str, keys: KeyRing) -> None:
     """Raises NotFound or Conflict where a reward cannot be taken away."""
     if name not in deployment.reward_names:
         raise NotFound(f"There is no reward '{clip(name)}'.", param="name")
     users = [f"presets.{preset}" for preset, weights in deployment.presets.items() if name in weights]
     users += ["weight_ranges"] if name in deployment.weight_ranges else []
+    users += [f"the ranges of the key '{key}'" for key in keys.bounding(name)]
     if users:
         raise Conflict(f"The reward '{name}' is named by {', '.join(users)}.", param="name", code="in_use")
 

@@ -210,3 +210,25 @@ def test_another_deployment_allows_what_it_allows(ring: KeyRing) -> None:
     found = ring.caller(b"one")
     assert found is not None
     assert found.ranges == {"helpful": Range(high=1.0)}
+
+
+def test_a_file_that_names_what_comes_later_holds_from_then_on(
+    ring: KeyRing, file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = f"{{name: a, hash: 'sha256:{digest(b'two').hex()}', ranges: {{polite: [1, 2]}}}}"
+    file.write_text(f"keys: [{entry}]\n")
+    clock.now = 1.0
+    assert (named(ring, "one"), named(ring, "two"), ring.bounding("polite")) == ("line-1", None, ())
+    rewards = [*DECLARED["rewards"], {"name": "polite", "model": "p"}]
+    ring.use(deployment(rewards=rewards))
+    assert (named(ring, "one"), named(ring, "two"), ring.bounding("polite")) == (None, "a", ("a",))
+    found = ring.caller(b"two")
+    assert found is not None
+    assert found.ranges["polite"] == Range(1.0, 2.0)
+    # And is read no oftener than any file.
+    caplog.clear()
+    caplog.set_level(logging.INFO, "genarm")
+    ring.use(deployment(rewards=rewards))
+    clock.now = 9.0
+    assert named(ring, "two") == "a"
+    assert caplog.records == []

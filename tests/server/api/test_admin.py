@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from arm_models.errors import UserError
+from server.access import key_ring
 from server.api.serving import Phase
 from server.config import Deployment, read_deployment
 from server.engine import Engine
@@ -334,6 +335,85 @@ def test_a_reward_that_is_named_elsewhere_cannot_be_removed(admin: Callable[...,
         assert "presets.kind" in answer.json()["error"]["message"]
         unknown = client.delete(f"{PATH}/nobody")
         assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "name")
+
+
+@pytest.fixture
+def bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], str]:
+    """Writes a file of an administrator's key and a user's with these ranges; it is looked at for every request."""
+    monkeypatch.setattr(key_ring, "LOOK_SECONDS", 0.0)
+    path = tmp_path / "keys.yaml"
+
+    def write(ranges: dict[str, Any]) -> str:
+        entries = [
+            {"name": name, "hash": f"sha256:{sha256(key.encode()).hexdigest()}", **fields}
+            for name, key, fields in (
+                ("root", "root-key", {"admin": True}),
+                ("user", "user-key", {"ranges": ranges}),
+            )
+        ]
+        path.write_text(yaml.safe_dump({"keys": entries}))
+        return str(path)
+
+    return write
+
+
+def test_a_reward_that_a_key_is_bound_by_cannot_be_removed(
+    scripted: Callable[..., Any], bounded: Callable[..., str]
+) -> None:
+    http = {"api_key_file": bounded({"helpful": [0.0, 0.5]})}
+    with scripted(http=http) as server, server.client(**ROOT) as root, server.client(**USER) as user:
+        server.engine.free()
+        refused = root.delete(f"{PATH}/helpful")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "in_use")
+        assert "the ranges of the key 'user'" in refused.json()["error"]["message"]
+        # What replaces it is bound as it was.
+        assert root.post(PATH, json={"name": "helpful", "model": "new"}).status_code == 200
+        over = server.body(max_tokens=1, preferences={"helpful": 0.75})
+        assert user.post("/v1/chat/completions", json=over).json()["error"]["param"] == "preferences.helpful"
+        bounded({})
+        assert user.post("/v1/chat/completions", json=over).status_code == 200
+        assert root.delete(f"{PATH}/helpful").status_code == 200
+
+
+def test_a_key_may_be_bound_by_a_reward_before_there_is_one(
+    scripted: Callable[..., Any], bounded: Callable[..., str]
+) -> None:
+    with (
+        scripted(http={"api_key_file": bounded({})}) as server,
+        server.client(**ROOT) as root,
+        server.client(**USER) as user,
+    ):
+        server.engine.free()
+        bounded({"polite": [1.0, None]})
+        body = server.body(max_tokens=1)
+        assert user.post("/v1/chat/completions", json=body).status_code == 200, "the keys stay as they were"
+        new = {"name": "polite", "model": "new", "default": 0.0}
+        assert root.post(PATH, json=new).status_code == 201
+        refused = user.post("/v1/chat/completions", json=body)
+        assert refused.json()["error"]["code"] == "weight_not_allowed"
+        assert "'polite' has to weigh at least 1" in refused.json()["error"]["message"]
+        body["preferences"] = {"polite": 1.0}
+        assert user.post("/v1/chat/completions", json=body).status_code == 200
+
+
+def test_what_everybody_keeps_to_holds_for_what_replaces_a_reward(admin: Callable[..., Any]) -> None:
+    with admin(weight_ranges={"harmless": [0.25, None]}, presets={"plain": {"harmless": 1}}) as (
+        server,
+        client,
+    ):
+        server.engine.free()
+        for fields in ({"default": 0.0}, {"default": -1}):
+            refused = client.post(PATH, json={"name": "harmless", "model": "new", **fields})
+            assert refused.status_code == 400
+            error = refused.json()["error"]
+            assert (error["param"], "weight_ranges.harmless" in error["message"]) == ("default", True)
+        assert client.post(PATH, json={"name": "harmless", "model": "new"}).status_code == 200
+        below = server.body(max_tokens=1, preferences={"helpful": 1.0})
+        error = client.post("/v1/chat/completions", json=below).json()["error"]
+        assert (error["param"], error["code"]) == ("guidance", "weight_not_allowed")
+        gone = client.delete(f"{PATH}/harmless")
+        assert gone.status_code == 409
+        assert "weight_ranges" in gone.json()["error"]["message"]
 
 
 def test_reports_call_a_reward_by_its_name(admin: Callable[..., Any], monkeypatch: Any) -> None:

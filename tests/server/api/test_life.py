@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from arm_models.errors import UserError
+from server.access import KeyRing
 from server.api.serving import Phase, Serving
 
 
@@ -186,7 +187,9 @@ def test_draining_finishes_what_runs_and_takes_nothing_new(scripted: Callable[..
 def test_a_signal_before_the_server_has_begun_ends_it(deployment: Any) -> None:
     import asyncio
 
-    serving = Serving(deployment, load=lambda *_: pytest.fail("nothing is to be loaded"))
+    serving = Serving(
+        deployment, load=lambda *_: pytest.fail("nothing is to be loaded"), keys=KeyRing(deployment)
+    )
     asyncio.run(asyncio.wait_for(serving.drain(30), 5))
     assert serving.phase is Phase.DRAINING
 
