@@ -410,7 +410,7 @@ def test_what_everybody_keeps_to_holds_for_what_replaces_a_reward(admin: Callabl
         assert client.post(PATH, json={"name": "harmless", "model": "new"}).status_code == 200
         below = server.body(max_tokens=1, preferences={"helpful": 1.0})
         error = client.post("/v1/chat/completions", json=below).json()["error"]
-        assert (error["param"], error["code"]) == ("guidance", "weight_not_allowed")
+        assert (error["param"], error["code"]) == ("preferences.harmless", "weight_not_allowed")
         gone = client.delete(f"{PATH}/harmless")
         assert gone.status_code == 409
         assert "weight_ranges" in gone.json()["error"]["message"]
