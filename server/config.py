@@ -167,7 +167,7 @@ class HttpSettings(Section):
     send_seconds: Timeout = 30.0  # a write of a stream
     drain_seconds: Seconds = 30.0
     allow_anonymous: Annotated[bool, Field(strict=True)] = False  # no keys, and yet no loopback address
-    allowed_hosts: tuple[HostName, ...] = ()  # Host headers besides loopback's; "*": any
+    allowed_hosts: tuple[HostName, ...] = ()  # Host headers besides loopback's; "*": any; see access/hosts.py
     cors_origins: tuple[Origin, ...] = ()  # pages of which origins may call; none: no CORS headers
     open_metrics: Annotated[bool, Field(strict=True)] = False  # /metrics without a key
 

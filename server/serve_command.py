@@ -19,6 +19,9 @@ from server.config import Deployment, HttpSettings, read_config_file, read_deplo
 if TYPE_CHECKING:
     from types import FrameType
 
+HTTP = ("host", "port", "api_key_file", "allow_anonymous", "allowed_hosts", "max_queue", "drain_seconds")
+"""What flags set of the section."""
+
 LAST_WORDS_SECONDS = 1.0
 """How long a dead server still answers, so that errors reach the clients that wait for them."""
 
@@ -50,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="without keys, listen on other addresses than loopback too",
+    )
+    http.add_argument(
+        "--allowed-host",
+        dest="allowed_hosts",
+        action="append",
+        metavar="NAME",
+        help="a Host header to answer besides loopback's; may be repeated; '*': any",
     )
     http.add_argument("--max-queue", type=int, metavar="N", help="requests that may wait (default: 256)")
     http.add_argument(
@@ -123,7 +133,7 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
     if args.presets is not None:
         merged["presets"] = _over(merged.get("presets", {}), _presets(args.presets))
     for section, names in (
-        ("http", ("host", "port", "api_key_file", "allow_anonymous", "max_queue", "drain_seconds")),
+        ("http", HTTP),
         ("engine", ("max_sequences", "kv_tokens", "deterministic", "speculation")),
     ):
         flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}

@@ -1,4 +1,4 @@
-"""Which Host headers are answered: a page from elsewhere must not reach a server on loopback by a name of its own."""
+"""Which Host headers are answered: a page from elsewhere must not reach a server without keys by a name of its own."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ _HOST = re.compile(
 
 def is_loopback(name: str) -> bool:
     """Whether a host name or address, without brackets, always means this machine."""
+    return ipaddress.ip_address(name).is_loopback if _is_address(name) else name.lower() == "localhost"
+
+
+def _is_address(name: str) -> bool:
     try:
-        return ipaddress.ip_address(name).is_loopback
+        ipaddress.ip_address(name)
     except ValueError:
-        return name.lower() == "localhost"
+        return False
+    return True
 
 
 class Hosts:
-    """The Host headers that a server answers.
+    """The Host headers that a server answers: ``http.allowed_hosts`` and loopback's names. If none are declared, with keys any;
+    without keys, on another address than loopback, every address: no page from elsewhere is at one of the server's.
 
-    Where it listens on loopback for anybody, loopback's names and ``http.allowed_hosts``; elsewhere any, or if
-    ``allowed_hosts`` are declared, these. What is no host at all is never answered.
+    What is no host at all is never answered.
     """
 
     def __init__(self, http: HttpSettings, *, anonymous: bool) -> None:
         self._allowed = frozenset(name.lower() for name in http.allowed_hosts)
-        self._open = not self._allowed and not (anonymous and is_loopback(http.host))
+        self._any = "*" in self._allowed or not (self._allowed or anonymous)
+        self._addresses = not (self._allowed or is_loopback(http.host))
 
     def accepts(self, header: str) -> bool:
         """Whether a request with this header is answered; the port does not count."""
@@ -37,4 +43,5 @@ class Hosts:
         if found is None:
             return False
         name = (found["v6"] or found["name"]).lower()
-        return self._open or "*" in self._allowed or name in self._allowed or is_loopback(name)
+        known = name in self._allowed or is_loopback(name)
+        return self._any or known or (self._addresses and _is_address(name))

@@ -95,7 +95,7 @@ class HostCheck:
             if len(named) != 1 or not self._hosts.accepts(named[0]):
                 error = InvalidRequest(
                     f"The Host header '{clip(', '.join(named))}' is not accepted here; "
-                    "http.allowed_hosts of the deployment names those that are.",
+                    "--allowed-host, or http.allowed_hosts of the deployment, names those that are.",
                     code="host_not_allowed",
                 )
                 await error_response(error)(scope, receive, send)

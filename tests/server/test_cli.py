@@ -119,6 +119,7 @@ def test_a_demo_without_its_models_says_what_to_do(monkeypatch: pytest.MonkeyPat
         (["--base", "b", "--api-key-file", "/nope"], "/nope: cannot be read"),
         (["--config", "/nope.yaml"], "/nope.yaml: cannot be read"),
         (["--base", "b", "--host", "256.0.0.1", "--port", "0"], "cannot listen on 256.0.0.1"),
+        (["--base", "b", "--allowed-host", "http://x"], "http.allowed_hosts[0]"),
         (["--base", "b", "--host", "0.0.0.0", "--port", "0"], "give --api-key-file, or --allow-anonymous"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A server on loopback without keys answers to loopback's names alone."""
+"""A server without keys answers to no name that was not declared, but to loopback's."""
 
 from typing import Any
 
@@ -61,16 +61,25 @@ def test_declared_names_are_answered_besides() -> None:
     assert all(hosts(allowed_hosts=("*",)).accepts(name) for name in (*LOOPBACK, *FOREIGN))
 
 
-@pytest.mark.parametrize(
-    ("anonymous", "host"), [(False, "127.0.0.1"), (True, "0.0.0.0"), (False, "10.0.0.1")]
-)
-def test_with_keys_or_elsewhere_any_name_is_answered_unless_some_are_declared(
-    anonymous: bool, host: str
-) -> None:
-    assert all(hosts(anonymous=anonymous, host=host).accepts(name) for name in (*LOOPBACK, *FOREIGN))
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "box.lan", "127.1"])
+def test_without_keys_no_name_is_answered_elsewhere_but_every_address(host: str) -> None:
+    found = hosts(host=host)
+    addresses = ["0.0.0.0", "192.168.1.5:8000", "[fe80::1]"]
+    assert [name for name in (*LOOPBACK, *FOREIGN) if found.accepts(name)] == [*LOOPBACK, *addresses]
+    assert not any(found.accepts(name) for name in ("2130706433", "0x7f.1", "127.1", "1.2.3.4.", "1.2.3"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_with_keys_any_name_is_answered(host: str) -> None:
+    assert all(hosts(anonymous=False, host=host).accepts(name) for name in (*LOOPBACK, *FOREIGN))
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_where_names_are_declared_nothing_else_is_answered(anonymous: bool, host: str) -> None:
     declared = hosts(anonymous=anonymous, host=host, allowed_hosts=("api.example",))
+    assert [name for name in (*LOOPBACK, *FOREIGN) if declared.accepts(name)] == [*LOOPBACK]
     assert declared.accepts("api.example")
-    assert not declared.accepts("evil.example")
 
 
 @pytest.mark.parametrize("header", NONE)

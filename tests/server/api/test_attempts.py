@@ -340,7 +340,7 @@ def test_nothing_that_is_sent_makes_a_line_of_the_log(closed: Any, caplog: pytes
             assert ask(closed, target, bearer(key)).status in (401, 404)
     assert ask(closed, "/v1/models", host='evil"forged').status == 400
     records = [record for record in caplog.records if record.name.startswith("genarm")]
-    assert len(records) == 7
+    assert len(records) == 9
     for record in records:
         line = record.getMessage()
         assert line.isprintable(), line
@@ -466,6 +466,33 @@ def test_a_name_that_was_bound_to_loopback_is_not_answered(local: Any, host: str
         assert reply.status == 400
         assert reply.error["code"] == "host_not_allowed"
     assert ask(local, "/health", host=host).status == 200
+
+
+@pytest.fixture(scope="module")
+def container(scripted: Callable[..., Any]) -> Iterator[Any]:
+    """A server without keys that listens on every address of a container, as docker-compose.yml starts it."""
+    declared = {"host": "0.0.0.0", "allow_anonymous": True, "allowed_hosts": ["server"]}
+    with scripted(http=declared) as server:
+        yield server
+
+
+def test_in_a_container_without_keys_only_declared_names_are_answered(container: Any) -> None:
+    for host in ("server:8000", "SERVER", "localhost:8000", "127.0.0.1:3001", "[::1]"):
+        assert ask(container, "/metrics", host=host).status == 200
+    for host in ("evil.example:8000", "server.evil.example", "server.", "10.0.0.1"):
+        reply = ask(container, "/v1/models", host=host)
+        assert (reply.status, reply.error["code"]) == (400, "host_not_allowed")
+        assert ask(container, "/ready", host=host).status == 200
+
+
+def test_on_other_addresses_without_keys_no_page_can_be_called_as_the_server_is(
+    scripted: Callable[..., Any],
+) -> None:
+    with scripted(http={"host": "0.0.0.0", "allow_anonymous": True}) as server:
+        for host in ("192.0.2.7:8000", "[2001:db8::1]:8000", "localhost"):
+            assert ask(server, "/v1/models", host=host).status == 200
+        for host in ("evil.example", "box.lan:8000", "2130706433", "192.0.2.7.nip.io"):
+            assert ask(server, "/v1/models", host=host).status == 400
 
 
 def test_loopbacks_own_names_are_answered_and_no_two_hosts(local: Any) -> None:
