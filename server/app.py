@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from server.access import Hosts, KeyRing
 from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
 from server.api.admin import rewards
-from server.api.middleware import ApiKeys, BodyLimit, Cors, HostCheck, RequestId, error_response
+from server.api.middleware import ApiKeys, BodyLimit, Cors, HostCheck, OneLength, RequestId, error_response
 from server.api.request_log import LogRequests
 from server.api.schema.admin import RewardRequest
 from server.api.schema.responses import ResponseChunk, ResponseRequest
@@ -100,6 +100,7 @@ def _guard(app: FastAPI, http: HttpSettings, keys: KeyRing, serving: Serving) ->
     if http.cors_origins:
         app.add_middleware(Cors, origins=http.cors_origins)
     app.add_middleware(HostCheck, hosts=Hosts(http, anonymous=not keys.required))
+    app.add_middleware(OneLength)
     app.add_middleware(RequestId)
     app.add_middleware(LogRequests, log=serving.requests)
 

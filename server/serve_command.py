@@ -298,6 +298,7 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
     config = uvicorn.Config(
         app,
         http=Connection,
+        ws="none",  # otherwise it depends on what is installed who answers an upgrade
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -1,5 +1,5 @@
-"""What every request passes before a route sees it: an id, the host it names, the page it comes from, the key, the size of
-its body.
+"""What every request passes before a route sees it: an id, where it ends, the host it names, the page it comes from, the key, the
+size of its body.
 
 Plain ASGI, so that streams stay streams.
 """
@@ -79,6 +79,28 @@ class RequestId:
                 raise
             error = ApiError(f"The server failed on this request (x-request-id {request_id}).")
             await error_response(error)(scope, receive, send_with_id)
+
+
+class OneLength:
+    """Answers 400 to a request of two lengths, one declared and one in chunks, and closes the connection: a proxy in front may go
+    by the other, and what follows be somebody else's.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request or answers 400."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if "content-length" in headers and "transfer-encoding" in headers:
+                response = error_response(
+                    InvalidRequest("A request has Content-Length or Transfer-Encoding, not both.")
+                )
+                response.headers["connection"] = "close"
+                await response(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class HostCheck:

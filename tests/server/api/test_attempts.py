@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from server.access import key_ring
+from server.config import read_deployment
+from server.runtime import load_runtime
 
 KEY = "secret-key-of-the-test"
 OTHER = "other-key-of-the-test"
@@ -276,6 +278,54 @@ def test_an_id_of_another_key_is_as_unknown_as_a_guess(scripted: Callable[..., A
         assert server.engine.mixes == [{"base": 1.0, "helpful": 1.0, "harmless": 0.5}]
 
 
+def test_an_answer_cannot_be_gone_on_with_by_its_id(closed: Any) -> None:
+    asked = {"model": "tiny", "input": "hello", "max_output_tokens": 1}
+    sent = json.dumps(asked).encode()
+    made = ask(closed, "/v1/responses", bearer(), method="POST", body=sent)
+    assert made.status == 200
+    id = json.loads(made.body)["id"]
+    for fields in (
+        {"previous_response_id": id},
+        {"conversation": id},
+        {"input": [{"type": "item_reference", "id": id}]},
+        {"store": True, "previous_response_id": id},
+    ):
+        body = json.dumps(asked | fields).encode()
+        for key in (KEY, OTHER):
+            refused = ask(closed, "/v1/responses", bearer(key), method="POST", body=body)
+            assert refused.status == 400, fields
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
+        assert ask(closed, f"/v1/responses/{id}{path}", bearer(), method=method).status == 404
+
+
+@pytest.mark.parametrize("verb", ["DELETE", "PATCH"])
+def test_no_header_makes_another_verb_of_a_request(scripted: Callable[..., Any], verb: str) -> None:
+    with scripted(keys=[KEY]) as server, server.client(authorization=f"Bearer {KEY}") as client:
+        with server.open(client, max_tokens=2) as events:
+            url = f"/v1/chat/completions/{next(events)['id']}"
+            change = b'{"preferences": {"helpful": 9}}'
+            for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "_method"):
+                assert ask(server, url, bearer(), f"{name}: {verb}").status == 200
+                assert ask(server, f"{url}?_method={verb}", bearer(), f"{name}: {verb}").status == 200
+                posted = ask(server, url, bearer(), f"{name}: {verb}", method="POST", body=change)
+                assert posted.status == 405
+            server.engine.free()
+            assert list(events)[-1] == "[DONE]"
+        assert (len(server.engine.mixes), server.engine.aborted) == (1, [])
+
+
+def test_what_another_key_has_sent_is_read_anew(serve: Callable[..., Any], declared: dict[str, Any]) -> None:
+    """Of the real engine: kept prompts are found by those who sent them."""
+    prompt = [11 + number * 3 % 250 for number in range(150)]
+    body = json.dumps({"model": "tiny", "prompt": prompt, "max_tokens": 1}).encode()
+    found = []
+    with serve(read_deployment(declared, "test"), load_runtime, keys=[KEY, OTHER]) as server:
+        for key in (KEY, KEY, OTHER, OTHER):
+            reply = ask(server, "/v1/completions", bearer(key), method="POST", body=body)
+            found.append(json.loads(reply.body)["usage"]["prompt_tokens_details"]["cached_tokens"])
+    assert found == [0, 128, 0, 128]
+
+
 def test_ids_are_no_counter(closed: Any) -> None:
     body = json.dumps(closed.body(max_tokens=1)).encode()
     replies = [ask(closed, "/v1/chat/completions", bearer(), method="POST", body=body) for _ in range(5)]
@@ -354,6 +404,101 @@ def test_an_id_that_is_not_sane_is_not_echoed(closed: Any, given: str) -> None:
     reply = ask(closed, "/health", f"X-Request-Id: {given}")
     assert reply.status == 200
     assert re.fullmatch(r"req_[0-9a-f]{32}", reply.headers["x-request-id"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Request-Id: a\rSet-Cookie: forged=1",
+        b"X-Request-Id: a\x00b",
+        b"X-Request-Id : a",
+        b"X-Request\x00-Id: a",
+        b"X-Request-Id: a\x0b",
+        b"X Request-Id: a",
+        b": a",
+    ],
+)
+def test_a_head_with_control_characters_is_no_request(closed: Any, line: bytes) -> None:
+    reply = raw(closed, b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + line + b"\r\n\r\n")
+    assert reply.status == 400
+    assert b"forged" not in str(reply.headers).encode()
+
+
+@pytest.mark.parametrize("id", ["%00", "x%00", "%0d%0aSet-Cookie:%20forged=1", "%0a", "%c0%80", "%ff", "%"])
+def test_no_id_breaks_out_of_an_answer(closed: Any, id: str) -> None:
+    for path in ("/v1/chat/completions", "/v1/models", "/v1/admin/rewards"):
+        for method in ("GET", "DELETE"):
+            reply = ask(closed, f"{path}/{id}", bearer(), method=method)
+            assert reply.status in (400, 403, 404, 405), (path, method)
+            assert "set-cookie" not in reply.headers
+            assert set(reply.error) == {"message", "type", "param", "code"}
+
+
+# ---- Behind another request -----------------------------------------------------------------------------------------
+
+POST = (
+    f"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n{bearer()}\r\nContent-Type: application/json\r\n".encode()
+)
+HIDDEN = f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{bearer()}\r\nConnection: close\r\n\r\n".encode()
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Length: 5\r\n" + CHUNKED, b"0\r\n\r\n"),
+        (CHUNKED + b"Content-Length: 5\r\n", b"0\r\n\r\n"),
+        (CHUNKED + b"Content-Length: 0\r\n", b"0\r\n\r\n"),
+        (b"Content-Length: 2\r\nContent-Length: 3\r\n", b"{}"),
+        (b"Content-Length: 2, 3\r\n", b"{}"),
+        (b"Content-Length: +2\r\n", b"{}"),
+        (b"Content-Length: 0x2\r\n", b"{}"),
+        (b"Content-Length: 2 \x00\r\n", b"{}"),
+        (CHUNKED + CHUNKED, b"0\r\n\r\n"),
+        (b"Transfer-Encoding: identity\r\n", b"0\r\n\r\n"),
+        (b"Transfer-Encoding: gzip, chunked\r\n", b"0\r\n\r\n"),
+        (b"Transfer-Encoding: xchunked\r\n", b"0\r\n\r\n"),
+        (b"Transfer-Encoding: \x0bchunked\r\n", b"0\r\n\r\n"),
+        (b"Transfer-Encoding : chunked\r\n", b"0\r\n\r\n"),
+        (CHUNKED, b"0x2\r\n{}\r\n0\r\n\r\n"),
+        (CHUNKED, b"-2\r\n{}\r\n0\r\n\r\n"),
+        (CHUNKED, b"2\n{}\n0\n\n"),
+        (CHUNKED, b"2\r\n{}xx0\r\n\r\n"),
+    ],
+)
+def test_where_a_request_ends_is_said_in_one_way_or_nothing_follows(
+    closed: Any, head: bytes, body: bytes
+) -> None:
+    reply = raw(closed, POST + head + b"\r\n" + body + HIDDEN)
+    assert reply.status == 400
+    assert b"HTTP/1.1" not in reply.body, "the connection went on"
+    assert b"tiny" not in reply.body
+
+
+def test_otherwise_a_request_that_follows_is_answered(closed: Any) -> None:
+    """Without this, all of the above could be refused for another reason."""
+    for head, body in ((b"Content-Length: 2\r\n", b"{}"), (CHUNKED, b"2\r\n{}\r\n0\r\n\r\n")):
+        reply = raw(closed, POST + head + b"\r\n" + body + HIDDEN)
+        assert reply.status == 400
+        assert b"HTTP/1.1 200" in reply.body
+        assert b"tiny" in reply.body
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
+        b"GET /v1/models\r\n\r\n",
+        b"GET /v1/models x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /health\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x00" * 100,
+    ],
+    ids=["HTTP/2", "TLS", "HTTP/0.9", "two targets", "a null byte", "null bytes"],
+)
+def test_what_is_no_http_is_answered_once_and_left(closed: Any, sent: bytes) -> None:
+    assert raw(closed, sent).status == 400
+    assert ask(closed, "/health").status == 200
 
 
 # ---- To files -------------------------------------------------------------------------------------------------------
