@@ -15,10 +15,11 @@ endif
 
 TRITON := .venvs/triton
 OPERATIONS := .venvs/operations
+AUDIT := .venvs/audit
 
 SOAK_MINUTES ?= 30
 
-.PHONY: serve test test-slow test-soak test-clients test-operations test-kernel test-gpu lint types bench page screenshots clean
+.PHONY: serve test test-slow test-soak test-clients test-operations test-kernel test-gpu audit lint types bench page screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -50,6 +51,11 @@ test-kernel: $(VENV)/.test $(TRITON)/.stamp
 # What needs a GPU: the kernel compiled, CUDA graphs against running, the engine on CUDA against the CPU. Skipped without one.
 test-gpu: $(VENV)/.test
 	$(BIN)/python -m pytest -m "gpu or kernel" -rs tests/server/engine $(ARGS)
+
+# Known vulnerabilities of everything in the environment, asked of PyPI's advisories: what could not be asked about is a failure.
+audit: $(VENV)/.serve $(AUDIT)/.stamp
+	$(BIN)/pip --disable-pip-version-check list --exclude-editable --format=freeze | sed 's/+[a-z0-9.]*$$//' > $(AUDIT)/installed.txt
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps --requirement $(AUDIT)/installed.txt $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -98,4 +104,9 @@ $(TRITON)/.stamp: $(VENV)/.test
 $(OPERATIONS)/.stamp: tests/deploy/linters.txt
 	$(PYTHON) -m venv $(OPERATIONS)
 	$(OPERATIONS)/bin/pip --disable-pip-version-check install --quiet --requirement tests/deploy/linters.txt
+	touch $@
+
+$(AUDIT)/.stamp:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip --disable-pip-version-check install --quiet "pip-audit>=2.9"
 	touch $@

@@ -77,7 +77,7 @@ class RequestLog:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": state.get("request_id"),
             "key": caller and caller.name,
-            "route": f"{scope['method']} {clip(scope['path'])}",
+            "route": f"{clip(scope['method'])} {clip(scope['path'])}",
             "status": status,
             "code": error and error.code,
             "total_s": rounded(end - record.arrived),
@@ -137,7 +137,7 @@ def _trace(record: Record, scope: Scope, end: float, line: dict[str, Any]) -> Tr
     verb = scope["method"] if scope["method"] in VERBS else "HTTP"
     name = f"{verb} {route}" if route else verb
     attributes = {
-        "http.request.method": scope["method"],
+        "http.request.method": clip(scope["method"]),
         "http.route": route,
         "http.response.status_code": record.status,
         "error.type": line["code"],

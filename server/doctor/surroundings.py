@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 
 from arm_models.errors import UserError
-from server.access import KeyRing, read_key_file
-from server.config import Deployment
+from server.access import KeyRing, is_loopback, read_key_file
+from server.config import Deployment, HttpSettings
 from server.decoding import Roster
 from server.doctor.check import Check
 from server.doctor.packages import missing
@@ -36,15 +36,39 @@ def _port(host: str, port: int) -> Check:
 
 
 def _keys(deployment: Deployment) -> Check:
-    file = deployment.http.api_key_file
+    http = deployment.http
+    file = http.api_key_file
     if file is None:
-        return Check("API keys", "none: everybody who reaches the server may use it")
+        return _nobody_asked(http)
     try:
         keys = read_key_file(file)
         KeyRing(deployment, keys)  # what they may is there
     except UserError as error:
         return Check("API keys", str(error), "problem")
     return Check("API keys", f"{len(keys)} in {file}")
+
+
+def _nobody_asked(http: HttpSettings) -> Check:
+    """Without keys: fine on loopback, elsewhere only where it was asked for; as at the start."""
+    if _is_local(http.host):
+        return Check("API keys", "none: everybody on this machine may use the server")
+    if not http.allow_anonymous:
+        return Check(
+            "API keys",
+            f"none, and {http.host} can be reached from other machines: give --api-key-file, or --allow-anonymous to let "
+            "everybody in",
+            "problem",
+        )
+    return Check("API keys", f"none: everybody who reaches {http.host} may use the server", "warning")
+
+
+def _is_local(host: str) -> bool:
+    """Whether nobody else reaches this address. One that means nothing here is for the port's check to tell."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return True
+    return is_loopback(str(found[0][4][0]))
 
 
 def _templates(roster: Roster) -> list[Check]:

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from server import serve_command
+from server.access import Hosts
+from server.config import HttpSettings
 
 OVERRIDES = ("keys", "gpu", "models")
 VARIANTS = [(), ("keys",), ("gpu",), ("keys", "models"), ("keys", "models", "gpu")]
@@ -95,10 +97,22 @@ def test_the_server_listens_where_the_port_and_the_check_lead(services: dict[str
 def test_strangers_are_let_in_only_where_no_keys_are(services: dict[str, dict[str, Any]]) -> None:
     command = services["server"]["command"]
     assert ("--allow-anonymous" in command) != ("--api-key-file" in command)
-    if "--allow-anonymous" in command:
-        assert flags(services["server"]).allowed_hosts == ["server"]
     if "--api-key-file" in command:
         assert "./secrets:/run/keys:ro" in services["server"]["volumes"]
+
+
+def test_without_keys_pages_under_other_names_are_not_answered(
+    root: Path, services: dict[str, dict[str, Any]]
+) -> None:
+    """And Prometheus is, under the name that it knows."""
+    given = flags(services["server"])
+    scraped = yaml.safe_load((root / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    ((target,),) = (one["targets"] for one in scraped["scrape_configs"][0]["static_configs"])
+    http = HttpSettings(host=given.host, allowed_hosts=tuple(given.allowed_hosts or ()))
+    hosts = Hosts(http, anonymous=given.api_key_file is None)
+    assert hosts.accepts(target)
+    assert hosts.accepts("localhost:8000")
+    assert hosts.accepts("evil.example:8000") == (given.api_key_file is not None)
 
 
 def test_prometheus_sends_a_key_where_the_server_wants_one(

@@ -165,20 +165,29 @@ def test_nothing_said_and_no_forged_line_gets_into_the_log(
         assert all(len(line["route"]) < 210 and line["route"].isprintable() for line in lines(3))
 
 
-def logged(app: Any, lines: Any) -> dict[str, Any]:
+def logged(app: Any, lines: Any, **changes: str) -> dict[str, Any]:
     """The line of one request to ``app``."""
 
     async def send(_: Any) -> None:
         """Nobody reads."""
 
     async def serve() -> None:
-        scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
+        scope = {"type": "http", "method": "GET", "path": "/x", "headers": [], **changes}
         await LogRequests(app, RequestLog(Metrics("tiny")))(scope, None, send)  # type: ignore[arg-type]
 
     with contextlib.suppress(ZeroDivisionError):
         asyncio.run(serve())
     line: dict[str, Any] = lines(1)[0]
     return line
+
+
+@pytest.mark.parametrize(("field", "value"), [("method", "M" * 60_000), ("path", "/" + "é\x1b[2J" * 9_000)])
+def test_no_verb_and_no_path_makes_a_long_line(lines: Any, field: str, value: str) -> None:
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await begin(send)
+
+    line = logged(app, lines, **{field: value})
+    assert len(json.dumps(line)) < 2000
 
 
 async def begin(send: Any) -> None:

@@ -11,9 +11,11 @@ import yaml
 
 from arm_models.errors import UserError
 from server import cli
-from server.config import Deployment, HttpSettings
+from server.config import Deployment, HttpSettings, read_deployment
+from server.decoding import Roster
 from server.doctor import as_text, diagnose
 from server.doctor.machine import Device, Machine
+from server.doctor.surroundings import check_surroundings
 
 MODELS = ["base", "helpful", "harmless"]
 
@@ -70,6 +72,24 @@ def test_every_reason_is_told_at_once(doctor: Any, tmp_path: Path) -> None:
     assert set(found) == {"model base", "model far", "port", "API keys"}
     assert "no folder" in found["model base"]
     assert "no-keys" in found["API keys"]
+
+
+@pytest.mark.parametrize(
+    ("http", "level", "said"),
+    [
+        ({}, "ok", "on this machine"),
+        ({"host": "::1"}, "ok", "on this machine"),
+        ({"host": "0.0.0.0"}, "problem", "give --api-key-file, or --allow-anonymous"),
+        ({"host": "0.0.0.0", "allow_anonymous": True}, "warning", "everybody who reaches 0.0.0.0"),
+    ],
+)
+def test_who_may_call_without_keys_is_told_as_the_start_would(
+    http: dict[str, Any], level: str, said: str
+) -> None:
+    deployment = read_deployment({"model": "m", "base": {"model": "b"}, "http": {"port": 0, **http}}, "x")
+    (told,) = [one for one in check_surroundings(deployment, Roster.of(deployment)) if one.name == "API keys"]
+    assert told.level == level
+    assert said in told.detail
 
 
 def test_a_device_that_is_not_there_is_named(doctor: Any, declared: dict[str, Any]) -> None:
