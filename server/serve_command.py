@@ -218,7 +218,8 @@ def _listen(http: HttpSettings, *, anonymous: bool) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        reason = str(error.strerror).partition(" (")[0]  # what follows is the address once more
+        raise UserError(f"cannot listen on {host}:{port}: {reason}") from None
     if anonymous and not http.allow_anonymous and not is_loopback(listening.getsockname()[0]):
         listening.close()
         raise UserError(

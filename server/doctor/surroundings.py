@@ -31,7 +31,8 @@ def _port(host: str, port: int) -> Check:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        return Check("port", f"cannot listen on {host}:{port}: {error.strerror}", "problem")
+        reason = str(error.strerror).partition(" (")[0]  # what follows is the address once more
+        return Check("port", f"cannot listen on {host}:{port}: {reason}", "problem")
     return Check("port", f"{host}:{port} is free")
 
 
