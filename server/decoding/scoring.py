@@ -12,6 +12,7 @@ from server.config import MAX_WEIGHT
 from server.decoding import method
 from server.decoding.roster import Roster
 from server.decoding.row import BASE, Candidates, Row
+from server.decoding.weighed import Weighed
 from server.decoding.weighing import chosen, over_beta
 
 
@@ -23,6 +24,10 @@ class ScoringParameters(method.Parameters):
     k: int = Field(10, ge=1, le=256, description="candidates: the most likely tokens of the base")
     w: float = Field(1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, description="weight of the scorer")
     scorer: str | None = Field(None, description="which scorer; may be left out where there is one")
+
+    def weighed(self, preferences: Mapping[str, float], roster: Roster) -> Weighed:
+        """The scorers at w/β; where there is one candidate, they have nothing to say."""
+        return Weighed({}) if self.k == 1 else super().weighed(preferences, roster)
 
 
 @dataclass

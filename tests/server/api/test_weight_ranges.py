@@ -114,6 +114,59 @@ def test_what_is_not_is_refused_by_name(pinned: Any, fields: dict[str, Any], par
     assert pinned.serving.dispatcher.admitted == 0
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"preferences": {"harmless": NaN}',
+        '"preferences": {"harmless": Infinity}',
+        '"preferences": {"harmless": 1e999}',
+        '"preferences": {"harmless": "2"}',
+        '"preferences": {"harmless": true}',
+        '"preferences": {"harmless": null}',
+        '"preferences": {"harmless": 2, "harmless": 0}',
+        '"preferences": {"harmless": 2}, "preferences": {}',
+        '"preferences": {"Harmless": 2}',
+        '"preferences": {"harmless": 2, "base": -1}',
+        '"preferences": {"harmless": 2, "harmless#2": -2}',
+        '"preferences": {"harmless": 2}, "guidance": {"beta": 0}',
+        '"preferences": {"harmless": 2}, "guidance": {"beta": -1}',
+        '"preferences": {"harmless": 2}, "guidance": {"beta": NaN}',
+        '"preferences": {"harmless": 2}, "guidance": {"beta": 1e308}',
+        '"preferences": {"harmless": 2}, "guidance": {"beta": 5e-324}',
+        '"preferences": {"harmless": 2}, "guidance": {"beta": 1, "beta": 100}',
+        '"preferences": {"harmless": 2}, "extra_body": {"preferences": {}}, "beta": 9',
+        '"n": 3, "preferences": {}',
+        '"stream": true, "preferences": {}',
+    ],
+)
+def test_no_way_of_writing_a_weight_goes_around_the_range(pinned: Any, fields: str) -> None:
+    body = f'{{"model": "tiny", "messages": [{{"role": "user", "content": "x"}}], {fields}}}'
+    with pinned.client(**{"content-type": "application/json"}) as client:
+        assert client.post("/v1/chat/completions", content=body).status_code == 400
+    assert pinned.serving.dispatcher.admitted == 0
+
+
+def test_a_scorer_that_has_to_weigh_has_something_to_choose_from(
+    scripted: Callable[..., Any],
+) -> None:
+    scorers = [{"name": "score", "model": "r", "trained_on": "responses"}]
+    with scripted(scorers=scorers, weight_ranges={"score": [1.0, None]}) as server:
+        server.engine.free()
+        for fields, status in (
+            ({}, 200),
+            ({"w": 0.5}, 400),
+            ({"beta": 2}, 400),
+            ({"w": 2, "beta": 2}, 200),
+            ({"k": 2}, 200),
+            ({"k": 1}, 400),
+        ):
+            answer = server.chat(max_tokens=1, guidance={"method": "args", **fields})
+            assert answer.status_code == status, (fields, answer.text)
+        for method in ("genarm", "best_of_n"):
+            message = refused(server.chat(max_tokens=1, guidance={"method": method}), "guidance")
+            assert "answers are drawn without it" in message
+
+
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses"])
 def test_it_holds_on_every_route_that_generates(pinned: Any, path: str) -> None:
     body: dict[str, Any] = {"model": "tiny", "prompt" if "completions" in path else "input": "hello"}
@@ -154,6 +207,13 @@ def test_a_change_below_is_refused_and_has_no_effect(
                 {"preferences": {"harmless": 4}, "guidance": {"beta": 5}},
             ):
                 refused(other.patch(url, json=body), "preferences.harmless")
+            for body in (
+                {"guidance": {"max_kl": 0}},
+                {"guidance": {"method": "proxy"}},
+                {"model": "tiny:plain"},
+                {"preferences": {"harmless": 2}, "guidance": {"normalize": True}},
+            ):
+                assert other.patch(url, json=body).status_code == 400
             assert len(server.engine.mixes) == 1
             assert other.patch(url, json={"guidance": {"beta": 2}}).status_code == 200
             # What was allowed alone is not allowed together with the β that holds now.
