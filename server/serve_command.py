@@ -6,11 +6,12 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from arm_models.errors import UserError
 from server.access import KeyRing, is_loopback
@@ -238,7 +239,18 @@ def _log_to_stderr() -> None:
     log.propagate = False
 
 
+def _leave(code: int) -> NoReturn:
+    """Ends the process here and now. Nothing is left to be written, and what else would be done at the end takes seconds: the
+    interpreter takes its modules apart, and an engine's thread may hang in a broken device.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> int:
+    # In a container it is process 1, which a signal without a handler does not end; and the imports take seconds.
+    signal.signal(signal.SIGTERM, lambda *_: _leave(0))
     import uvicorn
     from fastapi import FastAPI
 
@@ -309,9 +321,4 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
     uvicorn_server.run(sockets=[listening])
     if isinstance(uvicorn_server.fatal, UserError):
         raise uvicorn_server.fatal
-    if uvicorn_server.fatal is not None:
-        # The engine's thread may hang in a broken device; it must not keep the process alive.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
-    return 0
+    _leave(0 if uvicorn_server.fatal is None else 1)
