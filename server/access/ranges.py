@@ -49,6 +49,21 @@ class Range:
             raise ValueError(f"no weight is {self} and {other}")
         return both
 
+    def nearest(self, weight: float) -> float:
+        """The weight itself if it is in the range, else the bound that it is beyond."""
+        return min(max(weight, self.low), self.high)
+
+    def part(self, low: float, high: float) -> tuple[float, float]:
+        """What is in the range of the weights from ``low`` to ``high``; where that is no stretch, one as wide from its near bound
+        on. In a range of a single weight it is that weight twice.
+        """
+        first, last = self.nearest(low), self.nearest(high)
+        if first < last:
+            return first, last
+        if first == self.low:
+            return first, self.nearest(first + high - low)
+        return self.nearest(last - high + low), last
+
     def __str__(self) -> str:
         if self.low == self.high:
             return f"exactly {self.low:g}"

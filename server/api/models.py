@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from server.access import Caller, Range
 from server.api.caller import Sender
 from server.api.serving import Server, Serving
+from server.config import RewardSettings
 from server.decoding import METHODS, described
 from server.errors import ModelNotFound
 
@@ -37,19 +38,9 @@ async def preferences(server: Server, sender: Sender) -> dict[str, Any]:
     """The rewards that can be weighted, the other models by role, the methods and their parameters, the presets."""
     deployment = server.deployment
     conditioned = server.roster.conditioned
-    rewards = [
-        {
-            "name": reward.name,
-            "description": reward.description,
-            "default": reward.default,
-            "range": _shown(reward.name, reward.range, sender),
-            **_allowed(reward.name, sender),
-        }
-        for reward in deployment.rewards
-    ]
     return {
         "object": "list",
-        "data": rewards,
+        "data": [_reward(reward, sender) for reward in deployment.rewards],
         "policies": [_named(policy.name, policy.description, sender) for policy in deployment.policies],
         "scorers": [_named(scorer.name, scorer.description, sender) for scorer in deployment.scorers],
         "objectives": [_named(name, "", sender) for name in (conditioned.objectives if conditioned else ())],
@@ -60,6 +51,18 @@ async def preferences(server: Server, sender: Sender) -> dict[str, Any]:
     }
 
 
+def _reward(reward: RewardSettings, sender: Caller) -> dict[str, Any]:
+    """What a slider begins at and shows is what the caller may give."""
+    allowed = sender.ranges.get(reward.name, Range())
+    return {
+        "name": reward.name,
+        "description": reward.description,
+        "default": allowed.nearest(reward.default),
+        "range": list(allowed.part(*reward.range)),
+        **_allowed(reward.name, sender),
+    }
+
+
 def _named(name: str, description: str, sender: Caller) -> dict[str, Any]:
     return {"name": name, "description": description, **_allowed(name, sender)}
 
@@ -67,13 +70,6 @@ def _named(name: str, description: str, sender: Caller) -> dict[str, Any]:
 def _allowed(name: str, sender: Caller) -> dict[str, Any]:
     """The weights α/β that the caller may give, where they are bounded."""
     return {"allowed": list(sender.ranges[name].bounds)} if name in sender.ranges else {}
-
-
-def _shown(name: str, declared: tuple[float, float], sender: Caller) -> list[float]:
-    """What a slider shows: of the declared range the part that is allowed, if there is one."""
-    allowed = sender.ranges.get(name, Range())
-    low, high = max(declared[0], allowed.low), min(declared[1], allowed.high)
-    return [low, high] if low < high else list(declared)
 
 
 def _ids(server: Serving, sender: Caller) -> tuple[str, ...]:

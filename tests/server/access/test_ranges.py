@@ -23,6 +23,27 @@ def refusal(ranges: Mapping[str, Range], drawn: Mapping[str, float], **given: An
 
 
 @pytest.mark.parametrize(
+    ("range_", "part"),
+    [
+        (Range(), (0.0, 2.0)),
+        (Range(low=1.0), (1.0, 2.0)),
+        (Range(-1.0, 0.5), (0.0, 0.5)),
+        (Range(low=2.0), (2.0, 4.0)),
+        (Range(3.0, 4.0), (3.0, 4.0)),
+        (Range(low=3.0), (3.0, 5.0)),
+        (Range(high=-1.0), (-3.0, -1.0)),
+        (Range(-1.5, -1.0), (-1.5, -1.0)),
+        (Range(1.0, 1.0), (1.0, 1.0)),
+        (Range(7.0, 7.0), (7.0, 7.0)),
+    ],
+)
+def test_a_slider_shows_what_is_allowed(range_: Range, part: tuple[float, float]) -> None:
+    assert range_.part(0.0, 2.0) == part
+    assert all(end in range_ for end in part)
+    assert range_.nearest(0.5) in range_
+
+
+@pytest.mark.parametrize(
     ("range_", "inside", "outside", "text"),
     [
         (Range(low=1.0), [1, 100, 1e300], [0.99, 0, -1, -math.inf], "at least 1"),

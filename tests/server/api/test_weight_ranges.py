@@ -253,6 +253,24 @@ def test_a_keys_ranges_hold_for_that_key(keyed: Any) -> None:
         assert bound.post("/tokenize", json=asked).status_code == 200
 
 
+def test_sliders_begin_where_a_key_may_be(keyed: Any) -> None:
+    listed = {}
+    for key in ("free", "bound"):
+        with keyed.client(authorization=f"Bearer {key}") as client:
+            listed[key] = client.get("/v1/preferences").json()["data"]
+            weights = {reward["name"]: reward["default"] for reward in listed[key]}
+            body = keyed.body(max_tokens=1, preferences=weights)
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+    assert [(one["default"], one["range"]) for one in listed["free"]] == [
+        (1.0, [0.0, 2.0]),
+        (0.5, [-1.0, 3.0]),
+    ]
+    assert [(one["default"], one["range"]) for one in listed["bound"]] == [
+        (1.0, [0.0, 2.0]),
+        (1.5, [1.5, 3.0]),
+    ]
+
+
 def test_a_preset_that_is_not_the_keys_is_not_there(keyed: Any) -> None:
     with (
         keyed.client(authorization="Bearer free") as free,
