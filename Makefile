@@ -17,6 +17,8 @@ TRITON := .venvs/triton
 OPERATIONS := .venvs/operations
 AUDIT := .venvs/audit
 
+# Processes that the default suite is shared among; 0 runs it in one, as a debugger wants it.
+WORKERS ?= 2
 SOAK_MINUTES ?= 30
 
 .PHONY: serve test test-slow test-soak test-clients test-operations test-kernel test-gpu audit lint types bench page screenshots clean
@@ -25,7 +27,7 @@ serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
 
 test: lint types
-	$(BIN)/python -m pytest -m "not slow and not clients and not operations" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not clients and not operations" $(ARGS)
 
 # What takes long: 100,000 sampled answers, thousands of random requests, the benchmark's scenarios, trainings.
 test-slow: $(VENV)/.test
