@@ -35,9 +35,10 @@ ENV HOME=/var/cache/genarm \
 WORKDIR /var/cache/genarm
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Alive, not ready: whoever acts on an unhealthy container must not do so while models load or answers drain.
+# Alive, not ready: whoever acts on an unhealthy container must not do so while models load or answers drain. Not by the proxy
+# that Docker may put into the environment.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+    CMD ["python", "-c", "from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/health', timeout=4)"]
 ENTRYPOINT ["genarm"]
 # In a container loopback is nobody else's, so it listens on every address; it starts only with keys (--api-key-file) or when
 # told that it needs none (--allow-anonymous).

@@ -76,7 +76,7 @@ class RequestLog:
         line: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": state.get("request_id"),
-            "key": caller and caller.name,
+            "key": caller.name if caller and caller.owner else None,
             "route": f"{clip(scope['method'])} {clip(scope['path'])}",
             "status": status,
             "code": error and error.code,

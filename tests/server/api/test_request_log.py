@@ -91,6 +91,7 @@ def test_every_refusal_has_a_line(scripted: Callable[..., Any], lines: Any, unti
             assert ask().status_code == status
             (line,) = lines(1)
             assert (line["status"], line["code"]) == (status, code)
+            assert line["key"] == (None if status == 401 else "key-right")
             assert not set(line) & ANSWERED
         with (
             server.client(authorization="Bearer right") as client,
