@@ -94,3 +94,28 @@ def test_every_alert_fires_when_it_should_and_else_is_silent(
     assert {case["alertname"] for case in cases if case.get("exp_alerts")} == names
     assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == names
     accepted(tool("promtool"), "test", "rules", "alerts_test.yml", folder=tmp_path)
+
+
+def test_a_server_that_only_fails_is_shown_as_that(
+    root: Path, tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """It has no series of answers that ended well at all."""
+    panels = json.loads((root / "deploy/grafana/dashboards/genarm.json").read_text(encoding="utf-8"))[
+        "panels"
+    ]
+    (panel,) = (panel for panel in panels if panel["title"] == "Failed")
+    expression = panel["targets"][0]["expr"].replace("$__rate_interval", "1m")
+    series = 'genarm_request_failure_total{instance="a:8000",model_name="m",status="503"}'
+    case = {
+        "interval": "15s",
+        "input_series": [{"series": series, "values": "0+1x40"}],
+        "promql_expr_test": [
+            {
+                "expr": expression.replace("$model", ".*").replace("$instance", ".*"),
+                "eval_time": "5m",
+                "exp_samples": [{"labels": "{}", "value": 1}],
+            }
+        ],
+    }
+    (tmp_path / "test.yml").write_text(json.dumps({"evaluation_interval": "15s", "tests": [case]}))
+    accepted(tool("promtool"), "test", "rules", "test.yml", folder=tmp_path)
