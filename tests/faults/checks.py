@@ -3,26 +3,20 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.faults.readers import Heard, read_body
-from tests.faults.traffic import Asked
+from tests.faults.swaps import leaving
+from tests.faults.traffic import CODES, Asked
 
 TIE = 1e-3
 """Nats by which a greedy token may be behind the best: a text read at once rounds otherwise than one drawn token by token."""
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of a soak's table: what was seen, what is allowed, and whether it is."""
-
-    name: str
-    seen: str
-    allowed: str
-    good: bool
+AGAIN = 3
+"""How often more to ask where a server that does nothing else had no time: the machine was busy with something."""
 
 
 async def exact(client: httpx.AsyncClient, samples: Sequence[tuple[Asked, Heard]]) -> list[str]:
@@ -37,8 +31,12 @@ async def exact(client: httpx.AsyncClient, samples: Sequence[tuple[Asked, Heard]
 
 async def _wrong(client: httpx.AsyncClient, asked: Asked, heard: Heard) -> str:
     """How a seeded answer differs from the same request's alone."""
-    plain = {**asked.body, "stream": False}
-    again = await read_body(client, Asked(asked.kind, asked.path, plain), None)
+    plain = Asked(asked.kind, asked.path, {**asked.body, "stream": False})
+    again = await read_body(client, plain, None)
+    for _ in range(AGAIN):
+        if again.status not in CODES:
+            break
+        again = await read_body(client, plain, None)
     if again.status != 200:
         return f"asked again, {again.status}: {again.error}"
     return "" if again.choices == heard.choices else f"{heard.choices} and again {again.choices}"
@@ -71,25 +69,35 @@ async def _wrong_steered(client: httpx.AsyncClient, asked: Asked, heard: Heard) 
 
 
 async def held(client: httpx.AsyncClient, seconds: float = 20.0) -> list[str]:
-    """What a server that nobody asks anything still has in hand after so many seconds."""
+    """What a server that nobody asks anything still has in hand after so many seconds; ``client`` is an administrator's."""
     deadline = time.monotonic() + seconds
-    while left := _held((await client.get("/metrics", timeout=60)).text):
+    while left := [*await leaving(client), *_held(await metrics(client))]:
         if time.monotonic() > deadline:
             return left
         await asyncio.sleep(0.1)
     return []
 
 
-def _held(metrics: str) -> list[str]:
-    gauges = ("genarm_num_requests_running", "genarm_num_requests_waiting", "genarm_kv_cache_usage_perc")
-    samples = [
-        sample
-        for family in text_string_to_metric_families(metrics)
-        if family.name in gauges
-        for sample in family.samples
-    ]
-    assert {sample.name for sample in samples} == set(gauges)
-    return [f"{sample.name} {sample.labels} {sample.value}" for sample in samples if sample.value]
+async def metrics(client: httpx.AsyncClient) -> list[Sample]:
+    """What /metrics says."""
+    text = (await client.get("/metrics", timeout=60)).text
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+
+def failures(samples: Sequence[Sample]) -> dict[int, int]:
+    """By status, how many requests the server says that it answered with an error."""
+    return {
+        int(sample.labels["status"]): int(sample.value)
+        for sample in samples
+        if sample.name == "genarm_request_failure_total"
+    }
+
+
+def _held(samples: Sequence[Sample]) -> list[str]:
+    names = {"genarm_num_requests_running", "genarm_num_requests_waiting", "genarm_kv_cache_usage_perc"}
+    gauges = [sample for sample in samples if sample.name in names]
+    assert {sample.name for sample in gauges} == names
+    return [f"{sample.name} {sample.labels} {sample.value}" for sample in gauges if sample.value]
 
 
 def growth(memory: Sequence[tuple[float, int]], warm_up: float) -> float:

@@ -1,14 +1,17 @@
 """What a soak has seen: how often what came of which request, what must not be, and answers to ask for again."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from tests.faults.readers import Heard
-from tests.faults.traffic import Asked
+from tests.faults.traffic import CODES, Asked
 
 EXACT = frozenset({"whole", "several", "streamed", "search", "steered", "slow"})
 """Kinds whose answers, read to the end, have to be right."""
+
+IN_STREAMS = frozenset({CODES[503], CODES[504]})
+"""Errors that a stream may end with."""
 
 MOST = 20
 """More complaints are counted and not kept."""
@@ -38,20 +41,26 @@ class Ledger:
         """Requests that came to an end, whichever."""
         return self.outcomes.total()
 
+    @property
+    def by_kind(self) -> dict[str, dict[str, int]]:
+        """How often which outcome came of each kind, in order."""
+        kinds: dict[str, dict[str, int]] = defaultdict(dict)
+        for (kind, outcome), count in sorted(self.outcomes.items()):
+            kinds[kind][outcome] = count
+        return dict(kinds)
+
     def take(self, asked: Asked, heard: Heard) -> None:
         """A request is over."""
-        outcome = "left" if not heard.status else str(heard.status)
-        self.outcomes[asked.kind, outcome] += 1
+        self.outcomes[asked.kind, _outcome(heard)] += 1
         self.tokens += heard.tokens
-        if heard.status and heard.status not in asked.allowed:
-            self.complain(f"{asked.kind}: status {heard.status}: {heard.error}; asked {asked.sent[:300]!r}")
-        elif heard.status == 200 and heard.error:
-            self.complain(f"{asked.kind}: {heard.error}; asked {asked.sent[:300]!r}")
-        elif heard.status == 200 and asked.kind in EXACT:
-            if heard.whole:
-                self._keep(asked, heard)
-            else:
-                self.complain(f"{asked.kind}: a stream without [DONE]; asked {asked.sent[:300]!r}")
+        if what := _broken(asked, heard):
+            self.complain(f"{asked.kind}: {what}; asked {asked.sent[:300]!r}")
+        elif heard.status == 200 and heard.error is None and asked.kind in EXACT:
+            self._keep(asked, heard)
+
+    def count(self, outcome: str) -> int:
+        """How often it came to this, whatever was asked."""
+        return sum(count for (_, one), count in self.outcomes.items() if one == outcome)
 
     def complain(self, what: str) -> None:
         """Something must not be."""
@@ -66,3 +75,28 @@ class Ledger:
             self.samples.append((asked, heard))
         elif (place := self.rng.randrange(self._whole)) < self.most:
             self.samples[place] = asked, heard
+
+
+def _outcome(heard: Heard) -> str:
+    """A status; the code that a stream ended with; or who ended the connection first."""
+    if heard.cut:
+        return "cut"
+    if heard.status == 200 and heard.error is not None:
+        return str(heard.error.get("code"))
+    return str(heard.status) if heard.status else "left"
+
+
+def _broken(asked: Asked, heard: Heard) -> str:
+    """What is not as promised of an answer, whatever it says."""
+    code = None if heard.error is None else heard.error.get("code")
+    if heard.broken:
+        return heard.broken
+    if heard.status and heard.status not in asked.allowed:
+        return f"status {heard.status}: {heard.error}"
+    if heard.status in CODES and heard.error is not None and code != CODES[heard.status]:
+        return f"status {heard.status} with code {code}"
+    if heard.status != 200:
+        return ""
+    if heard.error is not None:
+        return "" if code in IN_STREAMS else f"a stream ended by {heard.error}"
+    return "" if heard.whole or asked.kind not in EXACT else "a stream without [DONE]"

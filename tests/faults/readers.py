@@ -33,6 +33,8 @@ class Heard:
         whole: whether it was read to its end.
         changes: of a steered one, from which token on which preferences hold.
         error: what the server said went wrong, in the body or in the stream.
+        broken: what must not be.
+        cut: whether the server closed the connection before the end.
     """
 
     status: int = 0
@@ -40,6 +42,8 @@ class Heard:
     choices: dict[int, Said] = field(default_factory=dict)
     changes: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     error: dict[str, Any] | None = None
+    broken: str = ""
+    cut: bool = False
 
     @property
     def tokens(self) -> int:
@@ -123,10 +127,11 @@ async def steer(client: httpx.AsyncClient, asked: Asked, rng: random.Random) -> 
 
 
 async def clog(client: httpx.AsyncClient, asked: Asked, rng: random.Random) -> Heard:
-    """A few bytes at a time through a small buffer, then no more."""
+    """A few bytes at a time through small buffers on both sides; then no more, unless the server has closed it by then."""
     place = urlsplit(str(client.base_url))
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # the server's buffer goes by it
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, (place.hostname, place.port))
         reader, writer = await asyncio.open_connection(sock=connection, limit=4096)
@@ -135,13 +140,26 @@ async def clog(client: httpx.AsyncClient, asked: Asked, rng: random.Random) -> H
             f"authorization: {client.headers['authorization']}\r\ncontent-length: {len(asked.sent)}\r\n\r\n".encode()
             + asked.sent
         )
+        heard = await _sip(reader, rng)
+        writer.transport.abort()
+    return heard
+
+
+async def _sip(reader: asyncio.StreamReader, rng: random.Random) -> Heard:
+    head, read = b"", b""
+    try:
         head = await reader.readline()
         for _ in range(rng.randint(5, 80)):
-            if not await reader.read(500):
+            if not (part := await reader.read(500)):
                 break
+            read += part
             await asyncio.sleep(0.05)
-        writer.close()
-    return Heard(int(head.split()[1]) if head else 0)
+        else:
+            return Heard(int(head.split()[1]))
+    except ConnectionError:
+        pass
+    status = int(head.split()[1]) if head else 0
+    return Heard(status, cut=status == 200 and not read.endswith(b"\r\n0\r\n\r\n"))
 
 
 READERS: dict[str, Reader] = {
@@ -150,6 +168,8 @@ READERS: dict[str, Reader] = {
     "bad": read_body,
     "streamed": read_stream,
     "search": read_stream,
+    "newcomer": read_stream,
+    "endless": read_stream,
     "steered": steer,
     "left": leave,
     "impatient": give_up,
@@ -197,6 +217,8 @@ async def _events(client: httpx.AsyncClient, asked: Asked, heard: Heard) -> Asyn
 
 
 def _take(heard: Heard, event: str) -> None:
+    if heard.whole or heard.error:
+        heard.broken = f"an event behind the last: {event}"
     if event == "[DONE]":
         heard.whole = True
         return
@@ -218,4 +240,4 @@ async def _change(client: httpx.AsyncClient, path: str, heard: Heard, preference
     if answer.status_code == 200:
         heard.changes.append((answer.json()["at_token"], preferences))
     elif answer.status_code != 404:  # it is over
-        heard.error = answer.json()["error"]
+        heard.broken = f"PATCH: {answer.status_code}: {answer.text}"

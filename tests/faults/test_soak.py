@@ -1,5 +1,10 @@
-"""Half as much again as it can take, of every kind: 20 seconds, or ``SOAK_MINUTES`` of them (``make test-soak``)."""
+"""Half as much again as it can take, of every kind: 20 seconds, or ``SOAK_MINUTES`` of them (``make test-soak``).
 
+``SOAK_REPORT``: a file for what it came to.
+"""
+
+import hashlib
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -8,19 +13,20 @@ from typing import Any
 
 import pytest
 
-from tests.faults.soak import Plan, soak, table
+from tests.faults.soak import Plan, soak
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "0"))
 SHORT = 20.0
 """Seconds, where nobody asks for minutes. What so short a time says of memory and of waiting is little: much is allowed."""
 
-KEYS = ("sk-one", "sk-two")
+KEYS = {"one": "sk-one", "two": "sk-two", "operator": "sk-operator", "stranger": "sk-stranger"}
+"""By name; the operator's is an administrator's."""
 
 
 @pytest.fixture
 def config(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
-    """Little of everything: places, room, a queue."""
-    (tmp_path / "keys").write_text("\n".join(KEYS))
+    """Little of everything: places, room, a queue, time, patience."""
+    (tmp_path / "keys.yaml").write_text(f"keys: {json.dumps([declared(name) for name in KEYS])}")
     path = tmp_path / "soak.yaml"
     path.write_text(
         f"""
@@ -33,10 +39,21 @@ presets:
   kind: {{harmless: 2.0}}
 threads: 1
 engine: {{max_sequences: 8, kv_tokens: 1024, prefill_chunk: 32, deterministic: true}}
-http: {{api_key_file: keys, max_queue: 8}}
+http:
+  api_key_file: keys.yaml
+  max_queue: 8
+  queue_seconds: 1.0
+  total_seconds: 3.0
+  max_unread_bytes: 65536
+  send_seconds: 2.0
 """
     )
     return path
+
+
+def declared(name: str) -> dict[str, Any]:
+    digest = hashlib.sha256(KEYS[name].encode()).hexdigest()
+    return {"name": name, "hash": f"sha256:{digest}", "admin": name == "operator"}
 
 
 @pytest.mark.slow
@@ -47,15 +64,20 @@ def test_a_server_that_is_asked_too_much_stays_right_quick_and_small(start: Call
     plan = Plan(
         seconds=seconds,
         capacity=16,
-        keys=KEYS,
+        keys=(KEYS["one"], KEYS["two"]),
+        operator=KEYS["operator"],
+        stranger=KEYS["stranger"],
+        swap=max(3.0, seconds / 60),
         samples=500 if MINUTES else 40,
         warm_up=seconds / 5,
         growth=0.05 if MINUTES >= 10 else 0.3,
         health=0.05 if MINUTES >= 10 else 0.5,
     )
-    findings = soak(process, plan)
-    print(f"\n{table(findings)}")
-    assert [one.name for one in findings if not one.good] == []
+    report = soak(process, plan)
+    print(f"\n{report.table()}")
+    if file := os.environ.get("SOAK_REPORT"):
+        report.write(Path(file), f"make test-soak SOAK_MINUTES={MINUTES:g}")
+    assert report.bad == []
     process.signal(signal.SIGTERM)
     printed = process.rest()
     assert process.process.returncode == 0

@@ -20,8 +20,24 @@ WORDS = (
     "neighbour",
     "water",
 )
-REFUSED = frozenset({429})
-"""What a full server answers to any of them."""
+CODES = {429: "queue_full", 503: "queue_timeout", 504: "timeout"}
+"""What a server that is asked too much may answer to any of them, or end its stream with, and the code that says why."""
+
+TAKEN = frozenset({200, *CODES})
+"""Statuses that are right where nothing is wrong with a request."""
+
+IN_VAIN = frozenset(CODES)
+"""Those of them that say that nothing came of it."""
+
+TALKATIVE: dict[str, Any] = {
+    "ignore_eos": True,
+    "logprobs": True,
+    "top_logprobs": 20,
+    "guidance": {"report": "tokens"},
+    "response_format": {"type": "text"},
+    "stop": [],
+}
+"""What makes an answer as long as it may be, with as much to read as there can be."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Asked:
     content: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     method: str = "POST"
-    allowed: frozenset[int] = frozenset({200}) | REFUSED
+    allowed: frozenset[int] = TAKEN
 
     @property
     def sent(self) -> bytes:
@@ -92,11 +108,11 @@ def _streamed(rng: random.Random) -> Asked:
 
 
 def _several(rng: random.Random) -> Asked:
-    return Asked("several", CHAT, chat(rng, n=rng.randint(2, 4)))
+    return Asked("several", CHAT, chat(rng, n=rng.randint(2, 3)))
 
 
 def _search(rng: random.Random) -> Asked:
-    guidance = {"method": "best_of_n", "n_candidates": 3, "guided": rng.random() < 0.5}
+    guidance = {"method": "best_of_n", "n_candidates": rng.randint(2, 3), "guided": rng.random() < 0.5}
     plain = {"seed": rng.randrange(10**6), "max_tokens": 16, "preferences": {"helpful": 1.0}}
     messages = [{"role": "user", "content": rng.choice(WORDS)}]
     body = {"model": "tiny", "messages": messages, "guidance": guidance, "stream": rng.random() < 0.5}
@@ -118,6 +134,17 @@ def _steered(rng: random.Random) -> Asked:
     return Asked("steered", TEXT, body)
 
 
+def _newcomer(rng: random.Random) -> Asked:
+    """Of a reward that comes and goes."""
+    asked = chat(rng, preferences={"newcomer": 1.0}, stream=True)
+    return Asked("newcomer", CHAT, asked, allowed=TAKEN | {400})
+
+
+def _endless(rng: random.Random) -> Asked:
+    """More than there is time for."""
+    return Asked("endless", CHAT, chat(rng, n=2, stream=rng.random() < 0.5, max_tokens=200, **TALKATIVE))
+
+
 def _left(rng: random.Random) -> Asked:
     return Asked("left", CHAT, chat(rng, stream=True, ignore_eos=True, max_tokens=140))
 
@@ -131,16 +158,15 @@ def _slow(rng: random.Random) -> Asked:
 
 
 def _clogged(rng: random.Random) -> Asked:
-    told = {"logprobs": True, "top_logprobs": 20, "guidance": {"report": "tokens"}}
-    return Asked("clogged", CHAT, chat(rng, stream=True, ignore_eos=True, max_tokens=140, **told))
+    return Asked("clogged", CHAT, chat(rng, n=2, stream=True, max_tokens=140, **TALKATIVE))
 
 
 def _bad(rng: random.Random) -> Asked:
     message = [{"role": "user", "content": "hello"}]
     good = {"model": "tiny", "messages": message, "max_tokens": 1}
 
-    def wrong(status: int, path: str = CHAT, **how: Any) -> Asked:
-        return Asked("bad", path, allowed=frozenset({status}), **how)
+    def wrong(status: int, path: str = CHAT, allowed: frozenset[int] = frozenset(), **how: Any) -> Asked:
+        return Asked("bad", path, allowed=allowed | {status}, **how)
 
     return rng.choice(
         [
@@ -156,7 +182,10 @@ def _bad(rng: random.Random) -> Asked:
             wrong(400, body=good | {"messages": []}),
             wrong(400, body=good | {"n": 10**9}),
             wrong(400, body=good | {"max_tokens": 10**30}),
-            wrong(400, body=good | {"messages": [{"role": "user", "content": "soap " * 5000}]}),
+            # Too long is only what has been let in and tokenized.
+            wrong(
+                400, body=good | {"messages": [{"role": "user", "content": "soap " * 5000}]}, allowed=IN_VAIN
+            ),
             wrong(404, body=good | {"model": "another"}),
             wrong(404, path=f"{CHAT}/chatcmpl-nobody", method="PATCH", body={"preferences": {}}),
             wrong(404, path="/v1/nothing", method="GET"),
@@ -173,14 +202,16 @@ WEIGHTS: dict[Callable[[random.Random], Asked], int] = {
     _several: 8,
     _steered: 14,
     _search: 5,
+    _newcomer: 3,
+    _endless: 3,
     _left: 10,
     _impatient: 6,
     _slow: 5,
     _clogged: 2,
     _bad: 10,
 }
-"""How often each kind is asked: read whole, streamed, several answers, changed on the way, searched for; left in the middle,
-given up soon, read slowly, hardly read at all; and wrong."""
+"""How often each kind is asked: read whole, streamed, several answers, changed on the way, searched for, of a reward that is not
+always there, longer than there is time for; left in the middle, given up soon, read slowly, hardly read at all; and wrong."""
 
 
 def first(number: int, rng: random.Random) -> Asked:
