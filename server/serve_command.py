@@ -257,6 +257,7 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
     from server.api.connection import Connection
     from server.api.serving import Serving
     from server.app import create_app
+    from server.garbage import set_aside
 
     class DrainingServer(uvicorn.Server):
         """Lets running answers finish after the first signal while it still says so on /ready; ends at once
@@ -301,6 +302,7 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def announce() -> None:
+        set_aside()
         rewards = ", ".join(deployment.reward_names) or "none"
         print(f"genarm: ready on {url} (model {deployment.model}; rewards {rewards})", flush=True)
 

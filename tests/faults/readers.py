@@ -126,6 +126,10 @@ async def steer(client: httpx.AsyncClient, asked: Asked, rng: random.Random) -> 
     return heard
 
 
+SIP = 200
+"""Bytes that somebody takes who hardly reads, twenty times in a second."""
+
+
 async def clog(client: httpx.AsyncClient, asked: Asked, rng: random.Random) -> Heard:
     """A few bytes at a time through small buffers on both sides; then no more, unless the server has closed it by then."""
     place = urlsplit(str(client.base_url))
@@ -149,8 +153,8 @@ async def _sip(reader: asyncio.StreamReader, rng: random.Random) -> Heard:
     head, read = b"", b""
     try:
         head = await reader.readline()
-        for _ in range(rng.randint(5, 80)):
-            if not (part := await reader.read(500)):
+        for _ in range(rng.randint(5, 100)):
+            if not (part := await reader.read(SIP)):
                 break
             read += part
             await asyncio.sleep(0.05)

@@ -138,8 +138,8 @@ class Sent:
 
 @dataclass(frozen=True)
 class Streamed:
-    """One stream: ``leaves``: lines that its reader waits for, None: all; ``meddled``: what is asked of it behind its first event,
-    and with which body.
+    """One stream: ``leaves``: lines that its reader waits for, None: all; ``meddled``: what is asked of it behind its first
+    event, and with which body.
     """
 
     path: str

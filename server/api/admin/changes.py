@@ -7,7 +7,6 @@ then:    a member that no request can read with any more leaves the engine, and 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import re
 import threading
@@ -23,6 +22,7 @@ from server.access import KeyRing
 from server.api.served import Served, Succession
 from server.config import Deployment, RewardSettings
 from server.errors import Conflict, InvalidRequest, NotFound, Unavailable, clip, shown_name
+from server.garbage import look_everywhere
 from server.joining import Joined, NoRoom, Part
 from server.runtime import EngineLike, Runtime
 
@@ -159,7 +159,7 @@ def _removed(future: Future[None], over: Mapping[str, Part]) -> None:
         LOG.error("%s cannot be given back: %s", ", ".join(sorted(over)), error)
     elif any(part.model() is not None for part in over.values()):
         # Some hold themselves in cycles. Looking for these stops everything for a moment, so not without need.
-        threading.Thread(target=gc.collect, name="giving back", daemon=True).start()
+        threading.Thread(target=look_everywhere, name="giving back", daemon=True).start()
 
 
 def _declared(
