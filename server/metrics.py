@@ -154,6 +154,9 @@ class _LoadCollector(Collector):
             usage.add_metric([self._model, name], max(shares))
         yield usage
         yield self._total("num_preemptions", "Sequences put off to make room.", stats.preemptions)
+        yield self._total(
+            "memory_faults", "Steps that ran out of memory and were done again.", stats.memory_faults
+        )
         computed = stats.prompt_tokens_computed
         yield self._total("prompt_tokens_computed", "Prompt tokens that the base has read.", computed)
         queries, hits = stats.prefix_queries, stats.prefix_hits
