@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from server.engine import Engine
 
@@ -46,3 +47,19 @@ class Shortage:
             raise torch.OutOfMemoryError(f"{name} ran out of memory")
 
         setattr(owner, name, call)
+
+
+class Famine(TorchDispatchMode):
+    """While it holds, operation number ``due`` of those that allocate a tensor runs out of memory; ``calls`` counts them."""
+
+    def __init__(self, due: int | None) -> None:
+        super().__init__()
+        self.calls = 0
+        self._due = due
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(result.alias_info is None for result in func._schema.returns):
+            self.calls += 1
+            if self.calls == self._due:
+                raise torch.OutOfMemoryError(f"{func} ran out of memory")
+        return func(*args, **(kwargs or {}))

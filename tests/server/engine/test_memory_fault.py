@@ -12,9 +12,9 @@ from server.engine import Engine, SamplingParams, SequenceRequest, TokenOutput
 from server.engine.chunk import Chunk
 from server.engine.engine import OUT_OF_MEMORY
 from server.engine.memory_fault import is_out_of_memory
-from server.engine.places import PATIENCE
+from server.engine.places import PATIENCE, Places
 from server.engine.speculation.pace import Pace
-from tests.server.engine.shortage import IN_A_STEP, Shortage
+from tests.server.engine.shortage import IN_A_STEP, Famine, Shortage
 from tests.server.engine.test_overlap import as_on_a_gpu, assert_same_answers, groups, overlapped, repeat
 
 MakeEngine = Callable[..., Engine]
@@ -130,6 +130,31 @@ def run_out(engine: Engine, when: Callable[[Mapping[str, Sequence[Chunk]]], bool
         return logits
 
     engine._forward = short  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("way", "every"),
+    [
+        ("slabs", 61),
+        *(pytest.param(way, 1 if way == "slabs" else 7, marks=pytest.mark.slow) for way in WAYS),
+    ],
+)
+def test_whichever_tensor_there_is_no_room_for_no_answer_changes(
+    make_engine: MakeEngine, steady: Callable[..., Pace], way: str, every: int
+) -> None:
+    """Each operation that allocates, of a prompt read for two and of the tokens drawn behind it, fails once."""
+    limits: dict[str, Any] = {"prefill_chunk": 16, "max_sequences": 4, "deterministic": True, **WAYS[way]}
+    asked = [request(f"r{seed}", seed=seed, max_tokens=3, report=True) for seed in range(2)]
+    engine = make_engine(pace=steady(3), **limits)
+    with Famine(None) as plenty:
+        quiet = run(engine, *asked)
+    assert plenty.calls > 300
+    for due in range(1, plenty.calls + 1, every):
+        engine._scheduler.retreat()  # nothing is kept from before
+        engine._scheduler.places = Places(limits["max_sequences"])
+        with Famine(due):
+            assert run(engine, *asked) == quiet, due
+        assert engine.stats().memory_faults == 1, due
 
 
 @pytest.mark.parametrize("cache", ["slabs", "pages"])
