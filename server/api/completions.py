@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -241,7 +242,8 @@ class TextRequest:
         extra: dict[str, Any] = {}
         logprobs = CompletionLogprobs(self._token_bytes, len(prompt.text))
         if begins and self._body.echo and self._body.logprobs is not None:
-            logprobs.prompt(prompt, choice.prompt_logprobs)
+            # A choice that was ended before its prompt was read has none.
+            logprobs.prompt(prompt, choice.prompt_logprobs or [None] * len(prompt.tokens))
         logprobs.answer(answer.tokens)
         if self._body.return_token_ids:
             if begins:
@@ -279,7 +281,7 @@ class TextRequest:
 
 def _mean_logprob(answer: Answer) -> float:
     values = [token.logprobs.logprob for token in answer.tokens if token.logprobs is not None]
-    return sum(values) / len(values) if values else 0.0
+    return sum(values) / len(values) if values else -math.inf
 
 
 def _check(body: CompletionRequest) -> None:

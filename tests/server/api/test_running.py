@@ -187,6 +187,19 @@ def test_a_change_reaches_the_real_engine_in_mid_answer(real: Any) -> None:
     assert text != unchanged
 
 
+def test_cancelling_before_the_prompt_is_read_echoes_it_without_log_probs(
+    scripted: Callable[..., Any], until: Any
+) -> None:
+    with scripted("abc ") as server, ThreadPoolExecutor(1) as pool, server.client() as other:
+        pending = pool.submit(server.complete, [5, 6, 7], max_tokens=50, n=2, echo=True, logprobs=1)
+        until(lambda: len(server.engine.requests) == 2)
+        id = next(iter(server.engine.requests)).removesuffix("/0")
+        assert other.delete(f"/v1/completions/{id}").status_code == 200
+        choices = pending.result().json()["choices"]
+        assert [choice["logprobs"]["token_logprobs"] for choice in choices] == [[None] * 3] * 2
+        assert [choice["finish_reason"] for choice in choices] == ["stop"] * 2
+
+
 def test_cancelling_a_request_that_does_not_stream_answers_what_it_has(
     scripted: Callable[..., Any], until: Any
 ) -> None:
