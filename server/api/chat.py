@@ -30,6 +30,7 @@ from server.api.search_plan import Conversation
 from server.api.serving import Server, Serving
 from server.api.structure import Form, Structure
 from server.api.usage import usage
+from server.api.written import written
 from server.decoding import BASE, NEGATIVE
 from server.errors import ApiError, InvalidRequest
 from server.text import Message as TemplateMessage
@@ -175,9 +176,13 @@ class ChatRequest:
             self._server.dispatcher.abandon(generation)
         if answers is None:
             return Response(status_code=499)
+        size = generation.tokens * (1 + (self._body.top_logprobs or 0))
+        return await written(lambda: self._completion(generation, answers), size)
+
+    def _completion(self, generation: Generation, answers: Sequence[Answer]) -> schema.ChatCompletion:
         ticket = generation.ticket
         extra = {"prompt_token_ids": list(ticket.prompts[0])} if self._body.return_token_ids else {}
-        answer = schema.ChatCompletion(
+        return schema.ChatCompletion(
             id=ticket.id,
             object="chat.completion",
             created=ticket.created,
@@ -188,7 +193,6 @@ class ChatRequest:
             guidance=self._guidance(generation),
             **extra,
         )
-        return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
     async def events(self, generation: Generation) -> AsyncIterator[bytes]:
         """For each choice its role, its text as it comes, its finish_reason; with the last of these

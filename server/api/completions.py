@@ -26,6 +26,7 @@ from server.api.refusals import GENERATING, refusals, streamed
 from server.api.schema import CompletionRequest
 from server.api.serving import Server, Serving
 from server.api.usage import usage
+from server.api.written import written
 from server.decoding import NEGATIVE, Guidance
 from server.errors import ApiError, InvalidRequest
 from server.text import RawPrompt
@@ -159,17 +160,20 @@ class TextRequest:
             self._server.dispatcher.abandon(generation)
         if answers is None:
             return Response(status_code=499)
+        size = generation.tokens * (1 + (self._body.logprobs or 0))
+        return await written(lambda: self._whole(generation, answers), size)
+
+    def _whole(self, generation: Generation, answers: Sequence[Answer]) -> schema.Completion:
         choices = [
             self._choice(index, generation.choices[chosen], answers[chosen])
             for index, chosen in enumerate(self._best(answers))
         ]
-        answer = self._completion(
+        return self._completion(
             generation,
             choices,
             usage=usage(generation, generation.tokens),
             guidance=guidance_report(generation, summary=self._body.report != "none"),
         )
-        return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
     async def events(self, generation: Generation) -> AsyncIterator[bytes]:
         """For each choice its text as it comes (with ``echo`` its prompt first) and its finish_reason; with the
