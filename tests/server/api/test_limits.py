@@ -141,7 +141,7 @@ class Sleeper:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.connect(("127.0.0.1", httpx.URL(server.url).port or 0))
         body = json.dumps(server.body(stream=True, **fields)).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
         self.socket.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
 
     def read(self) -> bytes:
