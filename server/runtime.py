@@ -61,6 +61,9 @@ class EngineLike(Protocol):
     def abort(self, sequence_id: str) -> Future[None]:
         """Drops a sequence; an unknown one is no error."""
 
+    def has_begun(self, prefix: str) -> Future[bool]:
+        """Whether any sequence under way whose id begins with ``prefix`` is no longer queued."""
+
     def release(self, sequence_ids: Sequence[str]) -> Future[None]:
         """Gives back what held sequences hold; unknown ones are no error."""
 

@@ -5,6 +5,7 @@ Whatever is wrong with one is a 400 that names the field, never a 422 and never 
 
 from __future__ import annotations
 
+import asyncio
 import reprlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -13,7 +14,8 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from server.errors import InvalidRequest, NotJson, clip
+from server.errors import InvalidRequest, NotJson, QueueFull, clip
+from server.fair_thread import FairThread
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -24,6 +26,30 @@ complain about more would hold up everybody for seconds. Only bodies larger than
 """
 
 SMALL = 1 << 16
+"""Bytes of a body that is read where it comes in; what is larger would hold up everybody's streams for as long as that takes."""
+
+
+class BodyThread:
+    """Reads large bodies, in turn for each owner; ``most``: of those that wait for it, how many one owner may have."""
+
+    def __init__(self, most: int) -> None:
+        self._thread = FairThread("bodies")
+        self._most = most
+
+    async def parse(self, model: type[M], body: bytes, owner: str) -> M:
+        """As :func:`parse`.
+
+        Raises:
+            InvalidRequest: as there.
+            QueueFull: too many of this owner's wait.
+        """
+        if self._thread.waiting(owner) >= self._most:
+            raise QueueFull("Too many of your requests wait to be read; try again later.", retry_after=1)
+        return await asyncio.wrap_future(self._thread.submit(lambda: parse(model, body), owner))
+
+    def stop(self) -> None:
+        """Drops what has not begun; returns at once."""
+        self._thread.stop()
 
 
 def json_body(model: type[M]) -> Callable[[Request], Awaitable[M]]:
@@ -39,7 +65,11 @@ def json_body(model: type[M]) -> Callable[[Request], Awaitable[M]]:
         coding = request.headers.get("content-encoding", "identity").strip().lower()
         if coding not in ("", "identity"):
             raise NotJson(f"The body must be sent as it is, not with Content-Encoding '{clip(coding)}'.")
-        return parse(model, await request.body())
+        body = await request.body()
+        if len(body) <= SMALL:
+            return parse(model, body)
+        bodies: BodyThread = request.app.state.serving.bodies
+        return await bodies.parse(model, body, request.state.caller.owner)
 
     return read
 

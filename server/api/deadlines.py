@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from server.api.generation import Generation
@@ -15,17 +15,24 @@ class Deadlines:
     """Ends requests that take too long; lives on the event loop.
 
     Args:
-        queue: seconds from a request's arrival until its answer begins; None: as long as it takes.
+        queue: seconds from a request's arrival until the engine begins with it; None: as long as it takes.
         total: seconds from its arrival to its end.
+        begun: whether the engine has begun with a request.
         over: told, once, of a request that is to end, and why.
     """
 
     def __init__(
-        self, queue: float | None, total: float | None, over: Callable[[Generation, ApiError], None]
+        self,
+        queue: float | None,
+        total: float | None,
+        begun: Callable[[Generation], Awaitable[bool]],
+        over: Callable[[Generation, ApiError], None],
     ) -> None:
         self._queue = queue
         self._total = total
+        self._begun = begun
         self._over = over
+        self._asking: set[asyncio.Task[None]] = set()
         self._timers: dict[str, list[asyncio.TimerHandle]] = {}
 
     @asynccontextmanager
@@ -73,7 +80,13 @@ class Deadlines:
             timer.cancel()
 
     def _is_late(self, generation: Generation, seconds: float) -> None:
-        if not generation.begun:
+        asking = asyncio.get_running_loop().create_task(self._ask(generation, seconds))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+
+    async def _ask(self, generation: Generation, seconds: float) -> None:
+        """Ends a request that the engine has not begun with: a slow reading of its prompt is no waiting."""
+        if not await self._begun(generation) and generation.ticket.id in self._timers:
             self._over(generation, _waited(seconds))
 
 

@@ -63,7 +63,7 @@ class Dispatcher:
     ) -> None:
         self._places = places
         self._max_unread = http.max_unread_bytes
-        self._deadlines = Deadlines(http.queue_seconds, http.total_seconds, self._fail)
+        self._deadlines = Deadlines(http.queue_seconds, http.total_seconds, self._has_begun, self._fail)
         self.send_seconds = http.send_seconds
         self._enter_models = enter
         self._leave_models: dict[str, Callable[[], None]] = {}  # by the id of a request under way
@@ -252,6 +252,15 @@ class Dispatcher:
     def _is_overrun(self, generation: Generation) -> bool:
         streamed = generation.ticket.streamed
         return streamed and generation.stalled and generation.unread > self._max_unread
+
+    async def _has_begun(self, generation: Generation) -> bool:
+        """Whether the engine has begun with any choice; of a dead one that is no matter, its requests end by themselves."""
+        if generation.begun or self._engine is None:
+            return True
+        try:
+            return await _done(self._engine.has_begun(f"{generation.ticket.id}/"))
+        except RuntimeError:
+            return True
 
     def _fail(self, generation: Generation, error: ApiError) -> None:
         """Ends a request under way with an error that its client is told."""

@@ -18,6 +18,7 @@ from fastapi import Depends, Request
 from arm_models.errors import UserError
 from server.access import KeyRing
 from server.api.admin.changes import RewardChanges
+from server.api.body import BodyThread
 from server.api.dispatcher import Dispatcher
 from server.api.places import Places
 from server.api.request_log import RequestLog
@@ -81,6 +82,7 @@ class Serving:
         self._on_dead = on_dead
         self._keys = keys
         self._dispatcher: Dispatcher | None = None
+        self._bodies: BodyThread | None = None
         self._tokenizers: TokenizerThread | None = None
         self._grammars: GrammarCompiler | None = None
 
@@ -88,6 +90,7 @@ class Serving:
         """Starts to load in the background; call it on the event loop."""
         http, loop = self.deployment.http, asyncio.get_running_loop()
         capacity = self.deployment.engine.max_sequences + http.max_queue
+        self._bodies = BodyThread(capacity)
         self._tokenizers = TokenizerThread(capacity)
         places = Places(capacity, http.max_queue_tokens, self._share)
         dispatcher = Dispatcher(places, http, self.requests.ended, self._die, self.succession.enter)
@@ -109,11 +112,13 @@ class Serving:
         threading.Thread(target=load, name="loading", daemon=True).start()
 
     def end(self) -> None:
-        """Stops the engine and the tokenizers; the last traces go out."""
+        """Stops the engine and the threads beside it; the last traces go out."""
         if self.phase is not Phase.DEAD:
             self.phase = Phase.DRAINING
         self.dispatcher.fail_all(lambda: Unavailable("The server is shutting down.", retry_after=5))
         self.dispatcher.detach()
+        if self._bodies is not None:
+            self._bodies.stop()
         if self._tokenizers is not None:
             self._tokenizers.stop()
         if self._grammars is not None:
@@ -147,6 +152,12 @@ class Serving:
         """Hands sequences to the engine; there from ``begin`` on."""
         assert self._dispatcher is not None, "begin() comes first"
         return self._dispatcher
+
+    @property
+    def bodies(self) -> BodyThread:
+        """The thread that reads large bodies; there from ``begin`` on."""
+        assert self._bodies is not None, "begin() comes first"
+        return self._bodies
 
     @property
     def tokenizers(self) -> TokenizerThread:

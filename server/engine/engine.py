@@ -187,6 +187,10 @@ class Engine:
         self._scheduler.remove(sequence)
         return [TokenOutput(sequence_id, sequence.known, -1, "abort")]
 
+    def has_begun(self, prefix: str) -> bool:
+        """Whether any response under way whose id begins with ``prefix`` has left the queue: its reading has begun."""
+        return any(one.queued is not None for one in self._scheduler.all() if one.id.startswith(prefix))
+
     def release(self, sequence_ids: Iterable[str]) -> None:
         """Give back what held responses hold; those under way will not be held, others are no error."""
         for sequence_id in sequence_ids:

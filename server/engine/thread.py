@@ -86,6 +86,10 @@ class EngineThread:
         """End a response early; its last output has finish_reason "abort"."""
         return self._submit(lambda: self._emit(self._engine.abort(sequence_id)))
 
+    def has_begun(self, prefix: str) -> "Future[bool]":
+        """Whether any response under way whose id begins with ``prefix`` has left the queue."""
+        return self._submit(lambda: self._engine.has_begun(prefix))
+
     def release(self, sequence_ids: Sequence[str]) -> "Future[None]":
         """Give back what held responses hold; those under way will not be held, others are no error."""
         return self._submit(lambda: self._engine.release(sequence_ids))

@@ -67,6 +67,7 @@ class ScriptedEngine:
         self.released: list[str] = []
         self.mixes: list[Mapping[str, float]] = []
         self.members: list[str] = []  # those that came later
+        self.reading: list[str] = []  # whose prompts are being read
         self._spoken: dict[str, int] = {}
         self._allowed = 0
         self._on_outputs = on_outputs
@@ -119,6 +120,11 @@ class ScriptedEngine:
         with self._lock:
             if self._spoken.pop(sequence_id, None) is not None:
                 self.aborted.append(sequence_id)
+        return future
+
+    def has_begun(self, prefix: str) -> "Future[bool]":
+        future: Future[bool] = Future()
+        future.set_result(any(one.startswith(prefix) for one in self.reading))
         return future
 
     def release(self, sequence_ids: Sequence[str]) -> "Future[None]":

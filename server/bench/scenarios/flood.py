@@ -5,9 +5,10 @@ import json
 import random
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -26,7 +27,46 @@ SAMPLES = 20
 CLOCK_TOKENS = 256
 """Length of the streams that count steps; there are always two, so that one counts while the next begins."""
 
+LONG = 1000
+"""Tokens of the long prompts and answers, less what the other of both takes."""
+
+BODY = 700_000
+"""Token ids in the large bodies: about 2.8 MB."""
+
 QUIET, FLOODING, CLOCK = "quiet-key", "flooding-key", "clock-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the flooding key asks for. ``prompt``: its tokens, or a text; None: as long as any of the workload, and so with
+    ``tokens``, those of the answer. ``refused``: whether no such request can be answered."""
+
+    name: str
+    prompt: int | str | None = None
+    tokens: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    refused: bool = False
+
+
+SHAPES = (
+    Shape("as the others"),
+    Shape("short", prompt=4, tokens=1),
+    Shape("long prompts", prompt=LONG - 4, tokens=4),
+    Shape("long answers", prompt=16, tokens=LONG - 16),
+    Shape("n = 8", fields={"n": 8}),
+    Shape("scored prompts", prompt=LONG, tokens=0, fields={"echo": True, "logprobs": 5}),
+    Shape("texts", prompt="w7 " * 4000, tokens=4, refused=True),
+    Shape("large bodies", prompt=BODY, tokens=4, refused=True),
+)
+"""Of the texts and the large bodies more is read before they are refused than of any others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """From a request to its first token."""
+
+    steps: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +74,8 @@ class Delay:
     """Decode steps from a request of one key to its first token: while nobody else asks, and while another key floods.
 
     A stream of a third key counts them, which gets one token in every step; it goes on beside both. ``flood``: requests that
-    the flooding key has under way for every one of the other.
+    the flooding key has under way for every one of the other; ``answers``: how many of them were answered meanwhile, by status.
+    ``seconds``: the 95th percentiles of the time that it took, alone and beside the flood.
     """
 
     name: str
@@ -42,6 +83,8 @@ class Delay:
     quiet: tuple[int, ...]
     flooded: tuple[int, ...]
     bar: int
+    answers: Mapping[int, int] = field(default_factory=dict)
+    seconds: tuple[float, float] = (0.0, 0.0)
 
     @property
     def growth(self) -> float:
@@ -75,33 +118,66 @@ class Delay:
             "flooded": self.flooded,
             "growth": self.growth,
             "bar": self.bar,
+            "flood_answers": {str(status): count for status, count in sorted(self.answers.items())},
+            "quiet_p95_seconds": self.seconds[0],
+            "flooded_p95_seconds": self.seconds[1],
         }
 
 
-def key_under_flood(setup: Setup) -> Delay:
-    """One key's requests, one after the other, over HTTP: by themselves, then beside another key's flood."""
-    quiet: list[int] = []
-    flooded: list[int] = []
+def key_under_flood(setup: Setup) -> list[Delay]:
+    """One key's requests, one after the other, over HTTP: by themselves, then beside another key's flood of each shape."""
+    quiet: list[Sample] = []
+    flooded: list[list[Sample]] = [[] for _ in SHAPES]
+    answers: list[Counter[int]] = [Counter() for _ in SHAPES]
     with running_server(setup, keys=(QUIET, FLOODING, CLOCK)) as url:
         for run in range(setup.runs + 1):
-            phases = asyncio.run(_phases(url, setup, run))
+            phases = asyncio.run(_phases(url, setup, run, answers))
             if run:  # the first run does not count
                 quiet += phases[0]
-                flooded += phases[1]
+                for samples, phase in zip(flooded, phases[1:], strict=True):
+                    samples += phase
+            else:
+                for counts in answers:
+                    counts.clear()
             setup.tick()
-    return Delay("flood", FLOOD, tuple(quiet), tuple(flooded), 10)
+    return [
+        Delay(
+            f"flood, {shape.name}",
+            FLOOD,
+            tuple(one.steps for one in quiet),
+            tuple(one.steps for one in samples),
+            10,
+            counts,
+            (_p95_seconds(quiet), _p95_seconds(samples)),
+        )
+        for shape, samples, counts in zip(SHAPES, flooded, answers, strict=True)
+    ]
 
 
-async def _phases(url: str, setup: Setup, run: int) -> tuple[list[int], list[int]]:
-    async with _client(url, QUIET) as quiet, _client(url, FLOODING) as flood, _client(url, CLOCK) as ticking:
+def _p95_seconds(samples: Sequence[Sample]) -> float:
+    return round(Percentiles.of([one.seconds for one in samples]).p95, 4)
+
+
+async def _phases(url: str, setup: Setup, run: int, answers: Sequence[Counter[int]]) -> list[list[Sample]]:
+    """Samples of the quiet key: alone, then beside each shape of flood, whose ``answers`` are counted."""
+    async with _client(url, QUIET) as quiet, _client(url, CLOCK) as ticking:
         clock = Clock()
         bodies = _Bodies(setup, random.Random(f"{setup.workload.seed}/{run}"))
         async with _beside([_tick(ticking, clock, bodies, first) for first in (1.0, 0.5)]):
             await clock.started.wait()
-            alone = await _samples(quiet, clock, bodies)
-            async with _beside([_flood(flood, bodies) for _ in range(FLOOD)]):
-                await asyncio.sleep(0.2)  # until the batch is full
-                return alone, await _samples(quiet, clock, bodies)
+            phases = [await _samples(quiet, clock, bodies)]
+            for shape, counts in zip(SHAPES, answers, strict=True):
+                now = Counter[int]()
+                async with (
+                    _client(url, FLOODING) as flood,
+                    _beside([_flood(flood, bodies, shape, now) for _ in range(FLOOD)]),
+                ):
+                    await asyncio.sleep(1)  # until the batch is full
+                    now.clear()
+                    phases.append(await _samples(quiet, clock, bodies))
+                counts.update(now)
+                await _subsided(quiet)
+            return phases
 
 
 class Clock:
@@ -128,13 +204,17 @@ class _Bodies:
         self._setup = setup
         self._rng = rng
 
-    def make(self, tokens: int | None = None, **fields: Any) -> dict[str, Any]:
-        """One of ``tokens`` tokens, as long as any of the workload unless told."""
+    def make(
+        self, tokens: int | None = None, prompt: int | str | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """One of ``tokens`` tokens behind a prompt of ``prompt`` tokens, or this text; as long as any of the workload unless
+        told."""
         workload, rng = self._setup.workload, self._rng
         length = rng.randint(*workload.response) if tokens is None else tokens
+        size = rng.randint(*workload.prompt) if prompt is None else prompt
         return {
             "model": "bench",
-            "prompt": [rng.randrange(5, 200) for _ in range(rng.randint(*workload.prompt))],
+            "prompt": size if isinstance(size, str) else [rng.randrange(5, 200) for _ in range(size)],
             "max_tokens": length,
             "min_tokens": length,
             "seed": rng.randrange(1000),
@@ -143,20 +223,21 @@ class _Bodies:
         }
 
 
-async def _samples(client: httpx.AsyncClient, clock: Clock, bodies: _Bodies) -> list[int]:
+async def _samples(client: httpx.AsyncClient, clock: Clock, bodies: _Bodies) -> list[Sample]:
     """Steps to the first token of requests that come one after the other."""
     spans = []
     for _ in range(SAMPLES):
+        body = bodies.make(4)
         sent = time.perf_counter()
         first = None
-        async for _ in _tokens(client, bodies.make(4)):
+        async for _ in _tokens(client, body):
             first = first or time.perf_counter()
         if first is None:
             raise RuntimeError("a stream ended before its first token")
         spans.append((sent, first))
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.2)  # until the clock has got what was drawn by then
-    return [clock.steps(*span) for span in spans]
+    return [Sample(clock.steps(sent, first), first - sent) for sent, first in spans]
 
 
 async def _tick(client: httpx.AsyncClient, clock: Clock, bodies: _Bodies, first: float) -> None:
@@ -170,14 +251,31 @@ async def _tick(client: httpx.AsyncClient, clock: Clock, bodies: _Bodies, first:
         share = 1.0
 
 
-async def _flood(client: httpx.AsyncClient, bodies: _Bodies) -> None:
+async def _flood(client: httpx.AsyncClient, bodies: _Bodies, shape: Shape, answers: Counter[int]) -> None:
     """Requests one after the other, as fast as they are answered or refused."""
+    body = b""
     while True:
-        answer = await client.post("/v1/completions", json=bodies.make())
+        # What is refused is sent again as it is: to make it anew would take its time from the other key's requests.
+        if not (body and shape.refused):
+            body = json.dumps(bodies.make(shape.tokens, shape.prompt, **shape.fields)).encode()
+        answer = await client.post(
+            "/v1/completions", content=body, headers={"content-type": "application/json"}
+        )
+        answers[answer.status_code] += 1
         if answer.status_code == 429:
             await asyncio.sleep(0.05)
-        else:
+        elif answer.status_code != 400 or not shape.refused:
             answer.raise_for_status()
+
+
+async def _subsided(client: httpx.AsyncClient) -> None:
+    """Returns when nothing of a flood is left but the streams that count steps."""
+    while True:
+        lines = (await client.get("/metrics")).raise_for_status().text.splitlines()
+        under_way = [line for line in lines if line.startswith("genarm_num_requests_")]
+        if sum(float(line.split()[-1]) for line in under_way) <= 2:
+            return
+        await asyncio.sleep(0.1)
 
 
 async def _tokens(client: httpx.AsyncClient, body: Mapping[str, Any]) -> AsyncIterator[int]:
@@ -211,6 +309,7 @@ def _client(url: str, key: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=url,
         timeout=300,
-        limits=httpx.Limits(max_connections=None),
+        # The server closes connections that are idle for 5 s: none is used again then.
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=1),
         headers={"authorization": f"Bearer {key}"},
     )

@@ -15,12 +15,16 @@ def generation(arrived: float, begun: bool = False) -> Any:
     return SimpleNamespace(ticket=SimpleNamespace(id="one", arrived=arrived), begun=begun)
 
 
+async def has_begun(one: Any) -> bool:
+    return bool(one.begun)
+
+
 def over(queue: float | None, total: float | None, one: Any, *, forgotten: bool = False) -> list[ApiError]:
     """What ``one`` is ended with in the next fifth of a second."""
     told: list[ApiError] = []
 
     async def wait() -> None:
-        deadlines = Deadlines(queue, total, lambda _, error: told.append(error))
+        deadlines = Deadlines(queue, total, has_begun, lambda _, error: told.append(error))
         deadlines.watch(one)
         if forgotten:
             deadlines.forget(one)
@@ -66,7 +70,7 @@ def test_preparing_is_bounded_by_the_nearest_of_both(
     queue: float | None, total: float | None, expected: type[ApiError]
 ) -> None:
     async def prepare() -> None:
-        async with Deadlines(queue, total, lambda *_: None).preparing(time.monotonic()):
+        async with Deadlines(queue, total, has_begun, lambda *_: None).preparing(time.monotonic()):
             await asyncio.sleep(10)
 
     with pytest.raises(expected):
@@ -75,7 +79,7 @@ def test_preparing_is_bounded_by_the_nearest_of_both(
 
 def test_what_fails_by_itself_while_it_is_prepared_keeps_its_error() -> None:
     async def prepare() -> None:
-        async with Deadlines(5.0, None, lambda *_: None).preparing(time.monotonic()):
+        async with Deadlines(5.0, None, has_begun, lambda *_: None).preparing(time.monotonic()):
             raise TimeoutError("its own")
 
     with pytest.raises(TimeoutError, match="its own"):

@@ -105,6 +105,20 @@ def test_who_waits_too_long_for_a_first_token_is_told_to_come_again(scripted: Ca
         assert server.chat(max_tokens=3).status_code == 200
 
 
+def test_who_is_being_read_does_not_wait_however_slow_that_is(
+    scripted: Callable[..., Any], until: Any
+) -> None:
+    with scripted(http={"queue_seconds": 0.2}) as server, ThreadPoolExecutor(2) as pool:
+        read = pool.submit(server.chat, max_tokens=3, n=2)
+        until(lambda: len(server.engine.requests) == 2)
+        server.engine.reading.append(list(server.engine.requests)[1])
+        queued = pool.submit(server.chat, max_tokens=3)
+        assert queued.result().status_code == 503
+        time.sleep(0.3)
+        server.engine.free()
+        assert read.result().status_code == 200
+
+
 def test_waiting_to_be_tokenized_is_waiting(scripted: Callable[..., Any]) -> None:
     gate = threading.Event()
     with scripted(http={"queue_seconds": 0.1}) as server:
