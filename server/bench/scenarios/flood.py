@@ -74,7 +74,8 @@ class Delay:
     """Decode steps from a request of one key to its first token: while nobody else asks, and while another key floods.
 
     A stream of a third key counts them, which gets one token in every step; it goes on beside both. ``flood``: requests that
-    the flooding key has under way for every one of the other; ``answers``: how many of them were answered meanwhile, by status.
+    the flooding key has under way for every one of the other; ``answers``: how many of them were answered meanwhile, by status,
+    0 where the connection broke.
     ``seconds``: the 95th percentiles of the time that it took, alone and beside the flood.
     """
 
@@ -258,9 +259,14 @@ async def _flood(client: httpx.AsyncClient, bodies: _Bodies, shape: Shape, answe
         # What is refused is sent again as it is: to make it anew would take its time from the other key's requests.
         if not (body and shape.refused):
             body = json.dumps(bodies.make(shape.tokens, shape.prompt, **shape.fields)).encode()
-        answer = await client.post(
-            "/v1/completions", content=body, headers={"content-type": "application/json"}
-        )
+        try:
+            answer = await client.post(
+                "/v1/completions", content=body, headers={"content-type": "application/json"}
+            )
+        except httpx.TransportError:
+            # Reset, or closed as idle: whoever floods connects again. Of the other keys' requests it ends the measurement.
+            answers[0] += 1
+            continue
         answers[answer.status_code] += 1
         if answer.status_code == 429:
             await asyncio.sleep(0.05)

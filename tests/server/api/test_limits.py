@@ -1,8 +1,10 @@
 """What a deployment lets in: how long, how much at once and from whom, how slowly it may be read."""
 
+import asyncio
 import contextlib
 import json
 import logging
+import resource
 import socket
 import threading
 import time
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from server.access import Caller
@@ -132,7 +135,7 @@ def test_waiting_to_be_tokenized_is_waiting(scripted: Callable[..., Any]) -> Non
 
 
 def test_an_answer_that_takes_too_long_is_ended_with_one_error(scripted: Callable[..., Any]) -> None:
-    with scripted(http={"queue_seconds": 0.1, "total_seconds": 0.3}) as server, server.client() as client:
+    with scripted(http={"queue_seconds": 0.5, "total_seconds": 1.0}) as server, server.client() as client:
         server.engine.allow(2)
         refused = server.chat(max_tokens=3)
         assert (refused.status_code, error(refused)["code"]) == (504, "timeout")
@@ -146,16 +149,118 @@ def test_an_answer_that_takes_too_long_is_ended_with_one_error(scripted: Callabl
         )
 
 
+SEARCHED = {
+    "preferences": {"helpful": 1.0, "harmless": 0.5},
+    "guidance": {"method": "best_of_n", "n_candidates": 3},
+}
+
+
+@pytest.mark.parametrize("fields", [{"n": 3}, SEARCHED, {**SEARCHED, "n": 2}])
+def test_all_choices_and_searches_of_a_late_request_are_given_back_at_once(
+    scripted: Callable[..., Any], fields: dict[str, Any]
+) -> None:
+    with scripted(http={"total_seconds": 0.3}) as server, server.client() as client:
+        server.engine.allow(2)
+        refused = server.chat(max_tokens=5, **fields)
+        assert (refused.status_code, error(refused)["code"]) == (504, "timeout")
+        with server.open(client, max_tokens=5, **fields) as events:
+            told = list(events)
+        assert [event["error"]["code"] for event in told if "error" in event] == ["timeout"]
+        assert "error" in told[-1]
+        assert server.engine.requests
+        assert set(server.engine.aborted) == set(server.engine.requests)
+        assert server.serving.dispatcher.admitted == 0
+
+
+def test_openais_client_raises_what_ends_a_late_stream(scripted: Callable[..., Any]) -> None:
+    with (
+        scripted(http={"total_seconds": 0.3}) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        server.engine.allow(2)
+        said: Any = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+        with pytest.raises(openai.InternalServerError) as whole:
+            client.chat.completions.create(**said)
+        assert (whole.value.status_code, whole.value.code) == (504, "timeout")
+        with pytest.raises(openai.APIError, match=r"longer than 0\.3 s") as streamed:
+            list(client.chat.completions.create(**said, stream=True))
+        assert streamed.value.code == "timeout"
+
+
+def test_a_large_body_holds_nobody_up(scripted: Callable[..., Any], until: Any) -> None:
+    gate = threading.Event()
+    with (
+        scripted(keys=["flood", "quiet"]) as server,
+        ThreadPoolExecutor(4) as pool,
+        server.client(authorization="Bearer flood") as flood,
+        server.client(authorization="Bearer quiet") as quiet,
+    ):
+        server.engine.free()
+        bodies = server.serving.bodies._thread
+        bodies.submit(gate.wait, "gate")
+        large = {"model": "tiny", "prompt": [5] * 100_000, "max_tokens": 1}
+        answers = []
+        for client in (flood, flood, flood, quiet):
+            answers.append(pool.submit(client.post, "/v1/completions", json=large))
+            waiting = len(answers)
+            until(lambda waiting=waiting: sum(map(len, bodies._lanes.values())) == waiting)
+        assert quiet.post("/v1/chat/completions", json=server.body(max_tokens=2)).status_code == 200
+        assert list(map(len, bodies._lanes.values())) == [3, 1]  # read in turn
+        gate.set()
+        for answer in answers:
+            assert error(answer.result())["code"] == "context_length_exceeded"
+
+
+def test_a_full_queue_refuses_a_thousand_at_once_without_delay(scripted: Callable[..., Any]) -> None:
+    async def ask(port: int, body: bytes) -> tuple[bytes, bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+        writer.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+        head_read = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        return head_read.split(b"\r\n")[0], head_read.lower()
+
+    async def ask_all(port: int, body: bytes) -> list[tuple[bytes, bytes]]:
+        return await asyncio.gather(*(ask(port, body) for _ in range(1000)))
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < 3000:
+        pytest.skip("too few files may be open here")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(3000, before[0]), most))
+    try:
+        with (
+            scripted(engine={"max_sequences": 1}, http={"max_queue": 1}) as server,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            running = pool.submit(server.chat, max_tokens=2, n=2)
+            while server.serving.dispatcher.admitted < 2:
+                time.sleep(0.005)
+            told = asyncio.run(ask_all(httpx.URL(server.url).port or 0, json.dumps(server.body()).encode()))
+            assert {status for status, _ in told} == {b"HTTP/1.1 429 Too Many Requests"}
+            assert all(b"retry-after: 1" in head for _, head in told)
+            assert server.serving.dispatcher.admitted == 2  # who was let in is none of theirs
+            server.engine.free()
+            assert running.result().status_code == 200
+            assert server.serving.dispatcher.admitted == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 class Sleeper:
     """A client that asks for a stream and reads nothing of it, with buffers as small as they get."""
 
-    def __init__(self, server: Any, **fields: Any) -> None:
+    def __init__(self, server: Any, route: str = "/v1/chat/completions", **fields: Any) -> None:
         server.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.connect(("127.0.0.1", httpx.URL(server.url).port or 0))
-        body = json.dumps(server.body(stream=True, **fields)).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+        asked = server.body(stream=True, **fields)
+        if route != "/v1/chat/completions":
+            del asked["messages"]
+        body = json.dumps(asked).encode()
+        head = f"POST {route} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
         self.socket.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
 
     def read(self) -> bytes:
@@ -207,6 +312,53 @@ def test_a_stream_that_nobody_reads_is_ended_and_its_connection_closed(
             assert 'status="408"} 1.0' in client.get("/metrics").text
         logged = [json.loads(record.message) for record in caplog.records if "slow_reader" in record.message]
         assert [(one["status"], one["code"]) for one in logged] == [(408, "slow_reader")]
+
+
+@pytest.mark.parametrize(
+    ("route", "fields"),
+    [
+        ("/v1/completions", {"prompt": ["a b"] * 2, "n": 8, "max_tokens": 240}),
+        ("/v1/responses", {"input": "hi", "max_output_tokens": 240}),
+        ("/v1/chat/completions", {"n": 8, "max_tokens": 240, "logprobs": True}),
+    ],
+)
+def test_whatever_is_streamed_is_bounded_changed_or_not(
+    scripted: Callable[..., Any], until: Any, route: str, fields: dict[str, Any]
+) -> None:
+    with (
+        scripted(http={"send_seconds": 0.3}) as server,
+        server.client() as client,
+        contextlib.ExitStack() as stack,
+    ):
+        sleeper = stack.enter_context(contextlib.closing(Sleeper(server, route, **fields)))
+        until(lambda: server.engine.requests)
+        if route.endswith("chat/completions"):
+            (id,) = server.serving.dispatcher._running
+            changed = client.patch(f"/v1/chat/completions/{id}", json={"preferences": {"helpful": 0.3}})
+            assert changed.status_code == 200
+        until(lambda: [server.engine.allow(4), server.serving.dispatcher.admitted][1] == 0)
+        until(lambda: len(server.server.server_state.connections) <= 1)  # the other is ours
+        read = sleeper.read()
+        assert b"[DONE]" not in read
+        assert b"response.completed" not in read
+        server.engine.free()
+        for _ in range(2):  # the connection of who reads is used again
+            assert client.post("/v1/chat/completions", json=server.body(max_tokens=2)).status_code == 200
+
+
+def test_who_reads_a_byte_now_and_then_is_left_too(scripted: Callable[..., Any], until: Any) -> None:
+    with scripted(http={"send_seconds": 0.3}) as server, contextlib.ExitStack() as stack:
+        sleeper = stack.enter_context(contextlib.closing(Sleeper(server, n=16, max_tokens=240)))
+        until(lambda: len(server.engine.requests) == 16)
+
+        def trickle() -> bool:
+            server.engine.allow(4)
+            with contextlib.suppress(ConnectionResetError):
+                sleeper.socket.recv(1)
+            return server.serving.dispatcher.admitted == 0
+
+        until(trickle)
+        assert len(server.engine.aborted) == 16
 
 
 def test_who_reads_nothing_of_a_whole_answer_is_left_too(scripted: Callable[..., Any], until: Any) -> None:

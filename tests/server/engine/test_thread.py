@@ -90,6 +90,19 @@ def test_weights_change_and_aborts_reach_a_running_response(thread: EngineThread
     assert thread.stats.cache_usage == {"base": 0.0, "helpful": 0.0, "harmless": 0.0}
 
 
+def test_it_tells_whether_any_of_several_has_left_the_queue(
+    make_engine: Callable[..., Engine], listener: Listener
+) -> None:
+    engine = make_engine(max_sequences=1)
+    thread = EngineThread(engine, listener.on_outputs, listener.on_death)
+    engine.add(request("x/0"), request("x/1"), request("y/0"))
+    engine.step()
+    thread._open = True
+    answers = [thread.has_begun(prefix) for prefix in ("x/", "x/1", "y/", "z/")]
+    thread._obey()
+    assert [answer.result(timeout=60) for answer in answers] == [True, False, False, False]
+
+
 def test_a_command_that_its_giver_gave_up_is_dropped_and_stops_nothing(
     engine: Engine, listener: Listener
 ) -> None:
