@@ -315,7 +315,7 @@ def _client(url: str, key: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=url,
         timeout=300,
-        # The server closes connections that are idle for 5 s: none is used again then.
-        limits=httpx.Limits(max_connections=None, keepalive_expiry=1),
+        # A connection for each request: one that is kept may be closed as idle at the moment in which it is used.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         headers={"authorization": f"Bearer {key}"},
     )

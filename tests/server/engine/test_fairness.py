@@ -72,6 +72,25 @@ def test_the_youngest_of_who_has_most_gives_its_place() -> None:
     assert give_way(Shortage("c", (1,), (0,), (2,)), running) == [4]
 
 
+def test_who_has_no_more_than_its_share_keeps_it_and_who_asks_gives_nothing_itself() -> None:
+    assert give_way(Shortage("c", (1,), (0,), (2,)), places("aabb")) == []
+    assert give_way(Shortage("c", (1,), (0,), (3,)), places("ccaa")) == []
+    # "a" holds more than its share of memory and "c", whose share it would be, itself the rest.
+    running = [Load("c", (1, 10)), Load("c", (1, 20)), Load("a", (1, 40)), Load("a", (1, 10))]
+    assert give_way(Shortage("c", (1, 10), (9, 0), (5, 40)), running) == [3]
+
+
+def test_of_several_above_their_share_it_is_who_has_most() -> None:
+    running = [Load("b", (1, 10)), Load("b", (1, 15)), Load("a", (1, 20)), Load("a", (1, 25))]
+    assert give_way(Shortage("c", (1, 5), (9, 0), (5, 20)), running) == [3]
+    assert give_way(Shortage("z", (1,), (0,), (1,)), places("aaabb")) == [2]
+
+
+def test_what_gives_way_for_one_resource_counts_for_the_next() -> None:
+    running = [Load("a", (1, 10)), Load("a", (1, 10)), Load("a", (1, 10))]
+    assert give_way(Shortage("b", (1, 10), (0, 0), (1, 15)), running) == [2]
+
+
 def test_who_has_its_share_of_places_gets_no_more() -> None:
     assert give_way(Shortage("b", (1,), (0,), (2,)), places("aabaab")) == []
     assert give_way(Shortage("a", (1,), (0,), (3,)), places("aaabbb")) == []

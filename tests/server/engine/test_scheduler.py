@@ -241,6 +241,20 @@ def test_when_memory_runs_out_who_has_most_responses_gives_way() -> None:
     while not plan.preemptions:
         draw(plan.schedule())
     assert [one.id for one in plan.waiting] == ["flood 1", "flood 2"]
+    assert plan.get("mine").preemptions == 0
+
+
+def test_who_has_nothing_yet_is_not_passed_by_while_its_prompt_finds_no_room() -> None:
+    plan = scheduler(tokens=64 * 4)
+    flood(plan, 1)
+    draw(plan.schedule())
+    plan.add(sequence("large", 220, owner="me"))
+    plan.add(sequence("flood later", 20, owner="flood"))
+    draw(plan.schedule())
+    assert [one.id for one in plan.running] == ["flood 0"]
+    plan.remove(plan.get("flood 0"))
+    draw(plan.schedule())
+    assert [one.id for one in plan.running] == ["large"]
 
 
 def test_prompts_are_read_in_the_order_of_what_their_owners_were_given() -> None:

@@ -18,7 +18,7 @@ from server.bench.scenarios import SCENARIOS, cost, lora, vectors
 from server.bench.scenarios import flood as flood_scenario
 from server.bench.scenarios import generate as generate_scenario
 from server.bench.scenarios.cost import reward_cost
-from server.bench.scenarios.flood import Clock, Delay
+from server.bench.scenarios.flood import SHAPES, Clock, Delay
 from server.bench.scenarios.floor import Floor, byte_floor
 from server.bench.scenarios.generate import against_generate
 from server.bench.scenarios.lora import adapter_cost
@@ -269,11 +269,18 @@ def test_one_key_is_measured_with_and_without_the_flood_of_another(
 ) -> None:
     monkeypatch.setattr(flood_scenario, "FLOOD", 12)
     monkeypatch.setattr(flood_scenario, "SAMPLES", 5)
-    (delay,) = in_list(SCENARIOS["flood"](make_setup(requests=4)))
-    assert isinstance(delay, Delay)
-    assert len(delay.quiet) == len(delay.flooded) == 5
-    assert delay.flood == 12
-    assert delay.reached
+    delays = in_list(SCENARIOS["flood"](make_setup(requests=4)))
+    assert [delay.name.removeprefix("flood, ") for delay in delays] == [shape.name for shape in SHAPES]
+    for delay, shape in zip(delays, SHAPES, strict=True):
+        assert isinstance(delay, Delay)
+        assert len(delay.quiet) == len(delay.flooded) == 5
+        assert delay.flood == 12
+        assert min(*delay.seconds) > 0
+        statuses = set(delay.answers)
+        assert statuses <= (
+            {400, 429} if shape.name == "large bodies" else {200, 400, 429} if shape.refused else {200, 429}
+        )
+        assert delay.reached
 
 
 def test_what_a_report_is_compared_with_cannot_report(make_setup: MakeSetup) -> None:
