@@ -355,7 +355,7 @@ def test_who_reads_a_byte_now_and_then_is_left_too(scripted: Callable[..., Any],
             server.engine.allow(4)
             with contextlib.suppress(ConnectionResetError):
                 sleeper.socket.recv(1)
-            return server.serving.dispatcher.admitted == 0
+            return bool(server.serving.dispatcher.admitted == 0)
 
         until(trickle)
         assert len(server.engine.aborted) == 16
