@@ -15,12 +15,22 @@ from starlette.exceptions import HTTPException
 from server.access import Hosts, KeyRing
 from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
 from server.api.admin import rewards
-from server.api.middleware import ApiKeys, BodyLimit, Cors, HostCheck, OneLength, RequestId, error_response
+from server.api.middleware import (
+    ApiKeys,
+    BodyLimit,
+    Cors,
+    HostCheck,
+    InTurn,
+    OneLength,
+    RequestId,
+    error_response,
+)
 from server.api.request_log import LogRequests
 from server.api.schema.admin import RewardRequest
 from server.api.schema.responses import ResponseChunk, ResponseRequest
 from server.api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from server.api.serving import Serving
+from server.api.turns import Turns
 from server.config import Deployment, HttpSettings
 from server.errors import ApiError, InvalidRequest, MethodNotAllowed, UnknownRoute, clip
 from server.runtime import Load, load_runtime
@@ -96,6 +106,7 @@ def _guard(app: FastAPI, http: HttpSettings, keys: KeyRing, serving: Serving) ->
     """What a request passes before a route sees it, the innermost first."""
     unlocked = (*page.ASSETS, "/metrics") if http.open_metrics else page.ASSETS
     app.add_middleware(BodyLimit, limit=http.max_body_bytes)
+    app.add_middleware(InTurn, turns=Turns())
     app.add_middleware(ApiKeys, keys=keys, open_paths=unlocked)
     if http.cors_origins:
         app.add_middleware(Cors, origins=http.cors_origins)

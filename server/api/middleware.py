@@ -1,5 +1,5 @@
-"""What every request passes before a route sees it: an id, where it ends, the host it names, the page it comes from, the key, the
-size of its body.
+"""What every request passes before a route sees it: an id, where it ends, the host it names, the page it comes from, the key, its
+turn, the size of its body.
 
 Plain ASGI, so that streams stay streams.
 """
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.access import Caller, Hosts, KeyRing
+from server.api.turns import Turns
 from server.errors import ApiError, BodyTooLarge, InvalidKey, InvalidRequest, clip
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -171,6 +172,31 @@ class ApiKeys:
                 await error_response(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+
+class InTurn:
+    """Lets requests begin in turn for each caller, so that nobody waits until all that another has sent have begun."""
+
+    def __init__(self, app: ASGIApp, turns: Turns) -> None:
+        self.app = app
+        self._turns = turns
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request when it is its turn; supervisors do not wait for one."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self.app(scope, receive, send)
+            return
+        owner = scope["state"]["owner"]
+
+        async def receive_in_turn() -> Message:
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                # Bodies that were held back and then come together are worked on in turn as well.
+                await self._turns.wait(owner)
+            return message
+
+        await self._turns.wait(owner)
+        await self.app(scope, receive_in_turn, send)
 
 
 class BodyLimit:

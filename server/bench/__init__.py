@@ -19,4 +19,5 @@ bandwidth.py   how fast memory is read here
 peer.py        what people do today: `generate` with a LogitsProcessor that runs the rewards
 service.py     servers in processes of their own: ours, and transformers'
 client.py, latency.py    streams read over HTTP; when their tokens came
+bodies.py, crowd.py      completions to ask for; many clients of one key in a process of their own
 """

@@ -56,16 +56,8 @@ def declared(name: str) -> dict[str, Any]:
     return {"name": name, "hash": f"sha256:{digest}", "admin": name == "operator"}
 
 
-@pytest.fixture
-def few_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch and oneDNN keep of products of each size (1024, up to half a MiB each) is full before the warm-up is over."""
-    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        monkeypatch.setenv(name, "128")
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(60 * MINUTES + 900)
-@pytest.mark.usefixtures("few_products")
 def test_a_server_that_is_asked_too_much_stays_right_quick_and_small(start: Callable[..., Any]) -> None:
     process = start().wait_until_ready()
     seconds = 60 * MINUTES or SHORT

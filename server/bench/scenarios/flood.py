@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from server.bench.bodies import Bodies
+from server.bench.crowd import Crowd, Shape
 from server.bench.latency import Percentiles
 from server.bench.result import Row
 from server.bench.service import running_server
@@ -34,18 +36,6 @@ BODY = 700_000
 """Token ids in the large bodies: about 2.8 MB."""
 
 QUIET, FLOODING, CLOCK = "quiet-key", "flooding-key", "clock-key"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the flooding key asks for. ``prompt``: its tokens, or a text; None: as long as any of the workload, and so with
-    ``tokens``, those of the answer. ``refused``: whether no such request can be answered."""
-
-    name: str
-    prompt: int | str | None = None
-    tokens: int | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    refused: bool = False
 
 
 SHAPES = (
@@ -130,9 +120,12 @@ def key_under_flood(setup: Setup) -> list[Delay]:
     quiet: list[Sample] = []
     flooded: list[list[Sample]] = [[] for _ in SHAPES]
     answers: list[Counter[int]] = [Counter() for _ in SHAPES]
-    with running_server(setup, keys=(QUIET, FLOODING, CLOCK)) as url:
+    with (
+        running_server(setup, keys=(QUIET, FLOODING, CLOCK)) as url,
+        Crowd(url, FLOODING, FLOOD, _bodies(setup, "flood")) as crowd,
+    ):
         for run in range(setup.runs + 1):
-            phases = asyncio.run(_phases(url, setup, run, answers))
+            phases = asyncio.run(_phases(url, _bodies(setup, run), crowd, answers))
             if run:  # the first run does not count
                 quiet += phases[0]
                 for samples, phase in zip(flooded, phases[1:], strict=True):
@@ -159,24 +152,26 @@ def _p95_seconds(samples: Sequence[Sample]) -> float:
     return round(Percentiles.of([one.seconds for one in samples]).p95, 4)
 
 
-async def _phases(url: str, setup: Setup, run: int, answers: Sequence[Counter[int]]) -> list[list[Sample]]:
+def _bodies(setup: Setup, part: object) -> Bodies:
+    """What one part of the measurement asks for."""
+    return Bodies(setup.workload, setup.rewards, random.Random(f"{setup.workload.seed}/{part}"))
+
+
+async def _phases(
+    url: str, bodies: Bodies, crowd: Crowd, answers: Sequence[Counter[int]]
+) -> list[list[Sample]]:
     """Samples of the quiet key: alone, then beside each shape of flood, whose ``answers`` are counted."""
     async with _client(url, QUIET) as quiet, _client(url, CLOCK) as ticking:
         clock = Clock()
-        bodies = _Bodies(setup, random.Random(f"{setup.workload.seed}/{run}"))
         async with _beside([_tick(ticking, clock, bodies, first) for first in (1.0, 0.5)]):
             await clock.started.wait()
             phases = [await _samples(quiet, clock, bodies)]
             for shape, counts in zip(SHAPES, answers, strict=True):
-                now = Counter[int]()
-                async with (
-                    _client(url, FLOODING) as flood,
-                    _beside([_flood(flood, bodies, shape, now) for _ in range(FLOOD)]),
-                ):
-                    await asyncio.sleep(1)  # until the batch is full
-                    now.clear()
-                    phases.append(await _samples(quiet, clock, bodies))
-                counts.update(now)
+                await asyncio.to_thread(crowd.start, shape)
+                await asyncio.sleep(1)  # until the batch is full
+                await asyncio.to_thread(crowd.count)
+                phases.append(await _samples(quiet, clock, bodies))
+                counts.update(await asyncio.to_thread(crowd.stop))
                 await _subsided(quiet)
             return phases
 
@@ -198,33 +193,7 @@ class Clock:
         return max(bisect_right(times, end) - bisect_right(times, begin) for times in self._streams)
 
 
-class _Bodies:
-    """Completions of random prompts, with weights of which none is 0."""
-
-    def __init__(self, setup: Setup, rng: random.Random) -> None:
-        self._setup = setup
-        self._rng = rng
-
-    def make(
-        self, tokens: int | None = None, prompt: int | str | None = None, **fields: Any
-    ) -> dict[str, Any]:
-        """One of ``tokens`` tokens behind a prompt of ``prompt`` tokens, or this text; as long as any of the workload unless
-        told."""
-        workload, rng = self._setup.workload, self._rng
-        length = rng.randint(*workload.response) if tokens is None else tokens
-        size = rng.randint(*workload.prompt) if prompt is None else prompt
-        return {
-            "model": "bench",
-            "prompt": size if isinstance(size, str) else [rng.randrange(5, 200) for _ in range(size)],
-            "max_tokens": length,
-            "min_tokens": length,
-            "seed": rng.randrange(1000),
-            "preferences": {name: round(rng.uniform(0.1, 2.0), 3) for name in self._setup.rewards},
-            **fields,
-        }
-
-
-async def _samples(client: httpx.AsyncClient, clock: Clock, bodies: _Bodies) -> list[Sample]:
+async def _samples(client: httpx.AsyncClient, clock: Clock, bodies: Bodies) -> list[Sample]:
     """Steps to the first token of requests that come one after the other."""
     spans = []
     for _ in range(SAMPLES):
@@ -241,7 +210,7 @@ async def _samples(client: httpx.AsyncClient, clock: Clock, bodies: _Bodies) -> 
     return [Sample(clock.steps(sent, first), first - sent) for sent, first in spans]
 
 
-async def _tick(client: httpx.AsyncClient, clock: Clock, bodies: _Bodies, first: float) -> None:
+async def _tick(client: httpx.AsyncClient, clock: Clock, bodies: Bodies, first: float) -> None:
     """Streams one after the other; of the first only a part, so that two of these do not end together."""
     share = first
     while True:
@@ -250,28 +219,6 @@ async def _tick(client: httpx.AsyncClient, clock: Clock, bodies: _Bodies, first:
             times += [time.perf_counter()] * (received - len(times))
             clock.started.set()
         share = 1.0
-
-
-async def _flood(client: httpx.AsyncClient, bodies: _Bodies, shape: Shape, answers: Counter[int]) -> None:
-    """Requests one after the other, as fast as they are answered or refused."""
-    body = b""
-    while True:
-        # What is refused is sent again as it is: to make it anew would take its time from the other key's requests.
-        if not (body and shape.refused):
-            body = json.dumps(bodies.make(shape.tokens, shape.prompt, **shape.fields)).encode()
-        try:
-            answer = await client.post(
-                "/v1/completions", content=body, headers={"content-type": "application/json"}
-            )
-        except httpx.TransportError:
-            # Reset, or closed as idle: whoever floods connects again. Of the other keys' requests it ends the measurement.
-            answers[0] += 1
-            continue
-        answers[answer.status_code] += 1
-        if answer.status_code == 429:
-            await asyncio.sleep(0.05)
-        elif answer.status_code != 400 or not shape.refused:
-            answer.raise_for_status()
 
 
 async def _subsided(client: httpx.AsyncClient) -> None:
