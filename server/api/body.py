@@ -33,7 +33,7 @@ class BodyThread:
     """Reads large bodies, in turn for each owner; ``most``: of those that wait for it, how many one owner may have."""
 
     def __init__(self, most: int) -> None:
-        self._thread = FairThread("bodies")
+        self._thread = FairThread("bodies", rest=3.0)
         self._most = most
 
     async def parse(self, model: type[M], body: bytes, owner: str) -> M:
@@ -126,7 +126,9 @@ def _is_excessive(value: Any) -> bool:
                 return True
             pending.extend(part.values())
         elif isinstance(part, list):
-            pending.extend(part)
+            # Told by their types, so that not each of a million numbers is looked at by Python.
+            if not {dict, list}.isdisjoint(map(type, part)):
+                pending.extend(part)
         else:
             continue
         parts += 1

@@ -1,6 +1,7 @@
 """One thread, several owners: nobody's work waits for all of another's."""
 
 import threading
+import time
 from concurrent.futures import Future
 
 import pytest
@@ -55,3 +56,16 @@ def test_cancelled_work_is_not_done_and_a_stopped_thread_drops_the_rest() -> Non
     assert done == []
     with pytest.raises(RuntimeError):
         thread.submit(lambda: None)
+
+
+def test_it_rests_in_proportion_to_its_work() -> None:
+    def work() -> float:
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+        return time.monotonic()
+
+    thread = FairThread("test", rest=3.0)
+    ended, began = thread.submit(work), thread.submit(time.monotonic)
+    assert began.result(20) - ended.result(20) >= 3 * 0.05
+    thread.stop()
