@@ -24,7 +24,7 @@ HTTP = ("host", "port", "api_key_file", "allow_anonymous", "allowed_hosts", "max
 """What flags set of the section."""
 
 KEPT_PRODUCTS = 256
-"""Of matrix products on a CPU, for how many sizes code is kept. By themselves torch and oneDNN keep 1024, over half a MiB each."""
+"""Of products on a CPU, for how many sizes code is kept. By themselves torch and oneDNN keep 1024, over half a MiB each."""
 
 LAST_WORDS_SECONDS = 1.0
 """How long a dead server still answers, so that errors reach the clients that wait for them."""
