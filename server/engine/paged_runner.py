@@ -54,7 +54,9 @@ class PagedRunner(Runner):
     def vacate(self, name: str) -> None:
         """As :meth:`Runner.vacate`. Recordings read the weights where they were, so they are made again as steps need them."""
         super().vacate(name)
-        if self._graphs is not None:
+        if len(self._vacant) == len(self.lanes):
+            self._graphs = None  # they know this runner: together they would stay
+        elif self._graphs is not None:
             self._graphs.forget()
 
     @torch.inference_mode()

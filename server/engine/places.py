@@ -5,6 +5,9 @@ from collections.abc import Hashable
 PATIENCE = 32
 """Steps that draw, until one place more is tried after the first fault; twice as many after each further one."""
 
+LONGEST = 8 * PATIENCE
+"""The most such steps: a shortage that has passed does not leave a server with one place for hours."""
+
 
 class Places:
     """Half as many after a step that ran out of memory, then one more after another, up to ``most`` again.
@@ -29,7 +32,8 @@ class Places:
         was kept for others is given back; and again for as long as that gets it further.
         """
         if self.now < self._most:
-            self._patience *= 2  # so that whoever runs gets further before it is tried again
+            # So that whoever runs gets further before it is tried again.
+            self._patience = min(2 * self._patience, LONGEST)
         hopeless = alone is not None and alone == self._alone
         self._alone = alone
         self.now = max(1, min(self.now, running) // 2)

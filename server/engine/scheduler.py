@@ -182,6 +182,8 @@ class Scheduler:
         for cache in self._caches.values():
             while cache.evict():
                 pass
+        # Not earlier: to trim what holds nothing takes no memory, and some caches share theirs.
+        for cache in self._caches.values():
             cache.trim()
         hopeless = self.places.ran_out(running, None if alone is None else alone.id)
         return alone if hopeless else None

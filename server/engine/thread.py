@@ -148,6 +148,9 @@ class EngineThread:
             result = command()
         except (KeyError, ValueError) as error:
             future.set_exception(error)
+        except BaseException as error:
+            future.set_exception(error)  # whoever gave it hears of it before the engine dies of it
+            raise
         else:
             future.set_result(result)
 

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from server.engine.memory_fault import is_out_of_memory
+
 BLOCK = 64
 """Tokens per block: the smallest row, and the unit in which memory is counted."""
 
@@ -273,7 +275,12 @@ class KVCache:
             pass
         self.store.num_blocks -= self.num_blocks
         self.num_blocks = 0
-        self.store.trim()
+        try:
+            self.store.trim()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # What others hold is copied on the way: it is tried again when they need room, inside a step, which can be undone.
 
     def check_integrity(self) -> None:
         """Raise ``AssertionError`` when rows, owners and the budget do not add up."""

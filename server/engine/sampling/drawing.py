@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from server.engine.memory_fault import is_out_of_memory
 from server.engine.output import TokenLogprobs, TokenReport
 from server.engine.sampling.candidates import Judge, choose, rescore
 from server.engine.sampling.divergence import limit
@@ -159,6 +160,8 @@ def _adjusted(sequences: Sequence[Running], mixed: torch.Tensor, faults: dict[in
         try:
             allowed = one.matcher.allowed() if one.matcher else None
         except Exception as error:  # whatever a grammar trips over is this response's alone
+            if is_out_of_memory(error):
+                raise  # the step is undone and the grammar asked again
             faults[row] = f"the grammar failed: {error}"
             continue
         adjust(logits[row], one.request.sampling, len(one.response), one.history, allowed)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from server.engine import Engine, SamplingParams, SequenceRequest, TokenOutput
+from server.engine.cache.kv_cache import Slab
 from server.engine.chunk import Chunk
 from server.engine.engine import OUT_OF_MEMORY
 from server.engine.memory_fault import is_out_of_memory
@@ -155,6 +156,21 @@ def test_whichever_tensor_there_is_no_room_for_no_answer_changes(
         with Famine(due):
             assert run(engine, *asked) == quiet, due
         assert engine.stats().memory_faults == 1, due
+
+
+def test_to_undo_a_step_takes_no_memory(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of prompts goes from every cache before any is made smaller: some share their memory."""
+    engine = make_engine(prefill_chunk=16)
+    run(engine, *[request(f"r{seed}", seed=seed) for seed in range(3)])
+    resize, sizes = Slab.resize, list[int]()
+
+    def counted(slab: Slab, rows: int) -> None:
+        sizes.append(rows)
+        resize(slab, rows)
+
+    monkeypatch.setattr(Slab, "resize", counted)
+    engine._scheduler.retreat()
+    assert set(sizes) == {0}
 
 
 @pytest.mark.parametrize("cache", ["slabs", "pages"])

@@ -1,6 +1,8 @@
 """Members over pages: whatever is decoded by recordings is what is computed as it comes."""
 
+import gc
 import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +110,23 @@ def test_decoding_by_buckets_gives_what_decoding_as_it_comes_gives(
         assert made is not None
         assert made.records
         assert len(made) > 3
+
+
+def test_a_runner_whose_lanes_are_all_left_goes_at_once_with_its_weights(family: Family) -> None:
+    """On a GPU it has recordings, and what serves from the start is passed over when cycles are looked for."""
+    members = paged(family)
+    gc.collect()
+    gc.disable()
+    try:
+        for runner in runners(members):
+            runner.record(4, LONGEST, None)
+            for lane in runner.lanes:
+                runner.vacate(lane.name)
+        left = [weakref.ref(one) for one in runners(members)]
+        del runner, members
+        assert [one() for one in left] == [None] * len(left)
+    finally:
+        gc.enable()
 
 
 def test_logits_of_a_step_stay_what_they_are_when_the_next_has_run(family: Family) -> None:

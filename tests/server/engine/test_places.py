@@ -1,6 +1,6 @@
 """Fewer side by side after a step that ran out of memory, then one more after another."""
 
-from server.engine.places import PATIENCE, Places
+from server.engine.places import LONGEST, PATIENCE, Places
 
 
 def draw(places: Places, steps: int) -> int:
@@ -51,3 +51,11 @@ def test_one_that_runs_out_alone_has_a_second_chance_and_more_if_it_gets_further
     assert not places.ran_out(1, "a")
     assert not places.ran_out(0, "b")
     assert places.ran_out(1, "b")
+
+
+def test_a_long_shortage_does_not_keep_all_from_running_for_long_once_it_is_over() -> None:
+    places = Places(8)
+    for _ in range(50):
+        places.ran_out(1, None)
+    assert draw(places, 7 * LONGEST - 1) == 7
+    assert draw(places, 1) == 8

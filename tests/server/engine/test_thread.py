@@ -125,6 +125,19 @@ def test_a_command_that_its_giver_gave_up_is_dropped_and_stops_nothing(
     assert not listener.faults
 
 
+def test_who_gives_a_command_that_the_engine_dies_of_is_told(
+    thread: EngineThread, engine: Engine, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(_: object) -> None:
+        raise RuntimeError("the device fell off the bus")
+
+    monkeypatch.setattr(engine, "remove_members", dies)
+    with pytest.raises(RuntimeError, match="fell off"):
+        thread.remove_members(["helpful"]).result(timeout=60)
+    listener.wait(lambda: listener.faults)
+    assert not thread.alive
+
+
 @pytest.mark.parametrize("call", [1, 4])
 def test_a_step_that_raises_fails_everyone_in_flight_once(
     engine: Engine, listener: Listener, call: int

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from server.engine.cache.kv_cache import BLOCK, KVCache, KVShape, RowStore, capacity_for
+from server.engine.cache.kv_cache import BLOCK, KVCache, KVShape, RowStore, Slab, capacity_for
 
 SHAPE = KVShape(layers=2, kv_heads=2, head_dim=4, dtype=torch.float32, device=torch.device("cpu"))
 
@@ -123,3 +123,24 @@ def test_a_closed_cache_leaves_its_neighbours_their_rows_and_takes_its_budget_al
     assert bool((row.slab.data[:, :, row.index] == 2.0).all())
     assert (store.num_blocks, store.allocated_blocks) == (8, 1)
     other.check_integrity()
+
+
+def test_a_cache_closes_though_there_is_no_memory_to_move_its_neighbours_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = RowStore(SHAPE)
+    mine, other = KVCache(SHAPE, 4 * BLOCK, store), KVCache(SHAPE, 8 * BLOCK, store)
+    for cache in (mine, other):
+        cache.reserve("one", BLOCK)
+    mine.free("one")
+
+    def none(_: Slab, __: int) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    with monkeypatch.context() as short:
+        short.setattr(Slab, "resize", none)
+        mine.close()
+    assert (mine.num_blocks, store.num_blocks) == (0, 8)
+    other.trim()
+    other.check_integrity()
+    assert store.allocated_blocks == 1
