@@ -3,12 +3,14 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from server.engine import Engine, SamplingParams, SequenceRequest, TokenOutput
+from arm_models.loading import ModelSource, load_family
+from server.engine import ATTENTION, Engine, SamplingParams, SequenceRequest, TokenOutput
 from server.engine.cache.kv_cache import Slab
 from server.engine.chunk import Chunk
 from server.engine.engine import OUT_OF_MEMORY
@@ -158,9 +160,13 @@ def test_whichever_tensor_there_is_no_room_for_no_answer_changes(
         assert engine.stats().memory_faults == 1, due
 
 
-def test_to_undo_a_step_takes_no_memory(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept of prompts goes from every cache before any is made smaller: some share their memory."""
-    engine = make_engine(prefill_chunk=16)
+def test_to_undo_a_step_takes_no_memory(
+    make_engine: MakeEngine, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept of prompts goes from every cache before any is made smaller: these share their memory."""
+    alike = {name: str(make_checkpoint("llama", f"alike-{name}", seed=1)) for name in PROMPTS}
+    base, *rewards = (ModelSource(name, path) for name, path in alike.items())
+    engine = make_engine(load_family(base, rewards, attention=ATTENTION), prefill_chunk=16)
     run(engine, *[request(f"r{seed}", seed=seed) for seed in range(3)])
     resize, sizes = Slab.resize, list[int]()
 
