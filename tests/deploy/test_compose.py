@@ -2,7 +2,9 @@
 
 import argparse
 import itertools
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,15 @@ from server.access import Hosts
 from server.config import HttpSettings
 
 OVERRIDES = ("keys", "gpu", "models")
-VARIANTS = [(), ("keys",), ("gpu",), ("keys", "models"), ("keys", "models", "gpu")]
+VARIANTS = [
+    (),
+    ("keys",),
+    ("gpu",),
+    ("keys", "gpu"),
+    ("gpu", "keys"),
+    ("keys", "models"),
+    ("keys", "models", "gpu"),
+]
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda names: "+".join(names) or "plain")
@@ -94,6 +104,29 @@ def test_the_server_listens_where_the_port_and_the_check_lead(services: dict[str
     assert f"http://127.0.0.1:{given.port}/ready" in server["healthcheck"]["test"][-1]
 
 
+def test_on_a_gpu_the_models_go_there(services: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    """But where a file says where each goes. What is run is what the container runs, up to the server itself."""
+    server = services["server"]
+    if server["build"]["target"] != "gpu":
+        assert "entrypoint" not in server
+        assert flags(server).device is None
+        return
+    (tmp_path / "genarm").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
+    (tmp_path / "genarm").chmod(0o755)
+    done = subprocess.run(
+        [*(part.replace("$$", "$") for part in server["entrypoint"]), *server["command"]],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    given = done.stdout.splitlines()
+    assert given[: len(server["command"])] == server["command"]
+    device = flags({"command": given}).device
+    assert device == (None if "--config" in server["command"] else "cuda")
+
+
 def test_strangers_are_let_in_only_where_no_keys_are(services: dict[str, dict[str, Any]]) -> None:
     command = services["server"]["command"]
     assert ("--allow-anonymous" in command) != ("--api-key-file" in command)
@@ -127,7 +160,11 @@ def test_prometheus_sends_a_key_where_the_server_wants_one(
     keyed = "--api-key-file" in services["server"]["command"]
     assert ("authorization" in scrape) == keyed
     if keyed:
-        assert scrape["authorization"]["credentials_file"] == f"/run/secrets/{prometheus['secrets'][0]}"
+        folder, name = scrape["authorization"]["credentials_file"].rsplit("/", 1)
+        assert name == "metrics_key"
+        # The folder: a file that is replaced would stay the old one in there.
+        assert f"./secrets:{folder}:ro" in prometheus["volumes"]
+        assert "secrets" not in prometheus
     for name in declared["rule_files"]:
         assert (config.parent / name).exists()
 
