@@ -6,7 +6,7 @@
 FROM python:3.12.12-slim-bookworm AS python
 ENV PATH=/opt/genarm/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# What the project needs is installed before its sources are there, so that a change of these costs seconds.
+# What the project needs, traces too, is installed before its sources are there, so that a change of these costs seconds.
 FROM python AS build
 WORKDIR /src
 RUN python -m venv /opt/genarm
@@ -16,7 +16,8 @@ ARG TORCH_VERSION=2.13.0
 ARG PIP_EXTRA_INDEX_URL
 RUN pip install --no-cache-dir torch=="$TORCH_VERSION"
 COPY pyproject.toml README.md ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        print(*project['dependencies'], *project['optional-dependencies']['otel'], sep='\n')" \
         > requirements.txt \
     && pip install --no-cache-dir --requirement requirements.txt
 COPY arm_models arm_models

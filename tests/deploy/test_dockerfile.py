@@ -5,6 +5,11 @@ linter; hadolint's own run is in test_linters.py.
 import argparse
 import json
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +100,20 @@ def test_everything_the_project_needs_is_installed_before_its_sources_come(stage
     words = [f"{word} {rest}" for word, rest in stages["build"].instructions]
     needs = next(index for index, line in enumerate(words) if "--requirement requirements.txt" in line)
     assert needs < words.index("COPY server server")
+
+
+def test_what_is_needed_first_is_all_that_serving_takes_traces_too(
+    root: Path, stages: dict[str, Stage], tmp_path: Path
+) -> None:
+    (listing,) = (run for run in stages["build"].all("RUN") if "requirements.txt" in run)
+    _, flag, program = shlex.split(listing.partition(">")[0])
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    done = subprocess.run(
+        [sys.executable, flag, program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needs = [*project["dependencies"], *project["optional-dependencies"]["otel"]]
+    assert done.stdout.splitlines() == needs
 
 
 def test_the_context_holds_what_is_copied_and_nothing_else(root: Path, stages: dict[str, Stage]) -> None:
