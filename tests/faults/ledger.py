@@ -10,6 +10,9 @@ from tests.faults.traffic import CODES, Asked
 EXACT = frozenset({"whole", "several", "streamed", "search", "steered", "slow"})
 """Kinds whose answers, read to the end, have to be right."""
 
+READ = EXACT | {"newcomer", "endless"}
+"""Kinds that are read to the end: a stream says that it is there."""
+
 IN_STREAMS = frozenset({CODES[503], CODES[504]})
 """Errors that a stream may end with."""
 
@@ -99,4 +102,4 @@ def _broken(asked: Asked, heard: Heard) -> str:
         return ""
     if heard.error is not None:
         return "" if code in IN_STREAMS else f"a stream ended by {heard.error}"
-    return "" if heard.whole or asked.kind not in EXACT else "a stream without [DONE]"
+    return "" if heard.whole or asked.kind not in READ else "a stream without [DONE]"
