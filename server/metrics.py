@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -56,6 +57,13 @@ class Metrics:
     def __init__(self, model: str) -> None:
         self._registry = CollectorRegistry()
         self._model = model
+        started = Gauge(
+            "genarm_start_time_seconds",
+            "When the server was started.",
+            ["model_name"],
+            registry=self._registry,
+        )
+        started.labels(model).set(time.time())
         self._success = self._counter("request_success", "Answers that ended well.", "finished_reason")
         self._failure = self._counter("request_failure", "Requests answered with an error.", "status")
         self._weight = self._histogram(

@@ -1,6 +1,7 @@
 """What /metrics counts is what a client counts for itself, over a socket, exactly."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ LISTED = {
     *("prefix_cache_hits", "num_preemptions", "prompt_tokens", "generation_tokens", "request_success"),
     *("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds"),
     *("request_queue_time_seconds", "iteration_tokens", "member_forward_seconds", "mix_seconds"),
-    *("preference_weight", "kl_base_guided", "guided_overhead_ratio"),
+    *("preference_weight", "kl_base_guided", "guided_overhead_ratio", "start_time_seconds"),
 }
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -192,6 +193,14 @@ def test_every_metric_that_operators_read_is_there_with_its_buckets(real: Any) -
     documented = {name for row in rows for name in re.findall(r"\w+", row)}
     exposed = {name.removeprefix("genarm_") for name in families if not name.endswith("_created")}
     assert exposed | {"request_failure"} == documented
+
+
+def test_when_it_started_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_000.5)
+    metrics = Metrics("tiny")
+    monkeypatch.undo()
+    for _ in range(2):
+        assert samples(metrics.text().decode())["start_time_seconds", frozenset()] == 1_800_000_000.5
 
 
 def test_versions_of_a_reward_are_one_to_whoever_reads() -> None:
