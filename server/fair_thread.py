@@ -11,13 +11,16 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+MOST_REST = 0.25
+"""Seconds of one rest: after long work the engine has caught up by then, and others wait."""
+
 
 class FairThread:
     """Does one piece of work after the other: for each owner in the order in which it asks, and one for each owner in turn.
 
     So one that asks for much holds another up by one piece at most. ``name`` is the thread's. After each piece it rests ``rest``
-    times as long as that took of the processor: a thread of Python that always has something to do leaves the engine's, which
-    gives the interpreter away several hundred times in a step, next to nothing.
+    times as long as that took of the processor, ``MOST_REST`` at most: a thread of Python that always has something to do leaves
+    the engine's, which gives the interpreter away several hundred times in a step, next to nothing.
     """
 
     def __init__(self, name: str, rest: float = 1.0) -> None:
@@ -73,4 +76,4 @@ class FairThread:
             future.set_exception(error)
         else:
             future.set_result(result)
-        time.sleep(self._rest * (time.thread_time() - began))
+        time.sleep(min(self._rest * (time.thread_time() - began), MOST_REST))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KEPT = 32
-"""Compiled grammars that are kept, the ones used last."""
+"""Compiled grammars that are kept, the ones used last, each for its owner alone: else time would tell what others sent."""
 
 SHARED = 64
 """Answers after which a grammar is compiled anew: those made from one share its automata, which grow with all they write."""
@@ -55,7 +55,7 @@ class GrammarCompiler:
     def __init__(self, vocabulary: Vocabulary, *, seconds: float = SECONDS) -> None:
         self.vocabulary = vocabulary
         self._seconds = seconds
-        self._kept: OrderedDict[str, _Compiled] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], _Compiled] = OrderedDict()
         self._worker = FairThread("grammar")
 
     async def compile(
@@ -70,12 +70,13 @@ class GrammarCompiler:
             InvalidRequest: it does not compile, allows nothing, or takes too long.
             Unavailable: other grammars take too long.
         """
-        compiled = self._kept.get(grammar)
+        key = owner, grammar
+        compiled = self._kept.get(key)
         if compiled is None or compiled.answers >= SHARED:
             compiled = await self._bounded(lambda: _compile(grammar, param, self.vocabulary), param, owner)
-            self._kept[grammar] = compiled
+            self._kept[key] = compiled
         compiled.answers += answers
-        self._kept.move_to_end(grammar)
+        self._kept.move_to_end(key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return partial(_matcher, compiled.origin, self.vocabulary, ends)

@@ -3,9 +3,11 @@
 import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
+from server import fair_thread
 from server.fair_thread import FairThread
 
 
@@ -69,3 +71,14 @@ def test_it_rests_in_proportion_to_its_work() -> None:
     ended, began = thread.submit(work), thread.submit(time.monotonic)
     assert began.result(20) - ended.result(20) >= 3 * 0.05
     thread.stop()
+
+
+def test_no_rest_is_long_however_long_the_work_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    clock = SimpleNamespace(thread_time=iter((0.0, 4.0)).__next__, sleep=rests.append)
+    monkeypatch.setattr(fair_thread, "time", clock)
+    thread = FairThread("test", rest=3.0)
+    thread.submit(lambda: None).result(20)
+    thread.stop()
+    thread._executor.shutdown(wait=True)
+    assert rests == [fair_thread.MOST_REST]

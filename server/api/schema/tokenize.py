@@ -10,15 +10,16 @@ from server.api.schema.chat import ChatMessage
 from server.api.schema.common import Answer, Body, Only
 from server.api.schema.structure import MAX_TOOLS, ToolDefinition
 
-LONGEST = 2**19
-"""Characters or tokens of one request: what holds up everybody's tokenizing for about a second."""
+LONGEST_TEXT = 2**18
+MOST_TOKENS = 2**19
+"""Characters or tokens of one request: what holds up everybody's tokenizing for half a second to a second."""
 
 
 class TokenizeText(Body):
     """A text as it is; special tokens that it spells out are read as such."""
 
     model: str | None = None
-    prompt: Annotated[str, StringConstraints(max_length=LONGEST)]
+    prompt: Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
     add_special_tokens: Annotated[bool, Field(description="null: true")] | None = None
     return_token_strs: bool | None = None
 
@@ -68,7 +69,7 @@ class DetokenizeRequest(Body):
     """POST /detokenize."""
 
     model: str | None = None
-    tokens: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=LONGEST, fail_fast=True)]
+    tokens: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_TOKENS, fail_fast=True)]
 
 
 class Detokenized(Answer):

@@ -128,7 +128,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/tokenize", {}, "prompt"),
     ("/tokenize", {"prompt": None}, "prompt"),
     ("/tokenize", {"prompt": ["a", "b"]}, "prompt"),
-    ("/tokenize", {"prompt": "x" * (2**19 + 1)}, "prompt"),
+    ("/tokenize", {"prompt": "x" * (2**18 + 1)}, "prompt"),
     ("/tokenize", {"prompt": "x", "messages": CHAT}, "prompt"),
     ("/tokenize", {"prompt": "x", "add_generation_prompt": True}, "add_generation_prompt"),
     ("/tokenize", {"prompt": "x", "add_special_tokens": 1}, "add_special_tokens"),

@@ -159,3 +159,24 @@ def test_schemas_of_different_owners_are_compiled_in_turn(
 
     asyncio.run(work())
     assert compiled in (["f0", "q0", "f1", "f2"], ["f0", "f1", "q0", "f2"])
+
+
+def test_a_grammar_that_another_owner_sent_is_compiled_anew(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the time would tell one key what schemas another has sent."""
+    compiled: list[str] = []
+    original = compiler._compile
+    monkeypatch.setattr(
+        compiler, "_compile", lambda grammar, *rest: compiled.append(grammar) or original(grammar, *rest)
+    )
+    grammar = json_schema({"const": "secret"}, "field")
+
+    async def work() -> None:
+        under_test = GrammarCompiler(vocabulary)
+        for owner in ("a", "b", "a", "b"):
+            await under_test.compile(grammar, param="field", owner=owner)
+        under_test.stop()
+
+    asyncio.run(work())
+    assert compiled == [grammar] * 2
