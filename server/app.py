@@ -75,9 +75,9 @@ def create_app(
     serving = Serving(deployment, load, keys, on_ready, on_dead)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         serving.begin()
-        yield
+        yield {"send_seconds": deployment.http.send_seconds}  # for ``Connection``
         serving.end()
 
     app = FastAPI(

@@ -68,7 +68,7 @@ class Plan:
         counted: str = "n",
         longest: int | None = None,
     ) -> None:
-        self.arrived = time.monotonic()
+        self.arrived: float = getattr(request.state, "arrived", time.monotonic())
         self.body = body
         self.runtime: Runtime = server.runtime
         self.guidance = read_guidance(body, server, request.state.caller)

@@ -1,5 +1,6 @@
 """What strangers try, each refused: docs/security.md lists it. Over raw sockets, so that no client tidies a request up."""
 
+import contextlib
 import gzip
 import json
 import logging
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.access import key_ring
 from server.config import read_deployment
@@ -597,6 +599,72 @@ def test_a_flood_of_headers_ends_the_connection_and_nothing_else(closed: Any, se
     reply = raw(closed, sent)
     assert reply.status in (0, 400, 401)  # 401: the head was whole, and its body is not read
     assert ask(closed, "/health").status == 200
+
+
+OPEN_BODY = b"POST /v1/models HTTP/1.1\r\nHost: localhost\r\n" + CHUNKED + b"\r\n"
+
+
+@contextlib.contextmanager
+def answered_early(server: Any) -> Iterator[socket.socket]:
+    """The connection of a stranger who got a 401 and whose body goes on."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(OPEN_BODY)
+        answer = b""
+        while b"invalid_api_key" not in answer:
+            part = connection.recv(1 << 16)
+            assert part
+            answer += part
+        yield connection
+
+
+def test_a_body_that_goes_on_after_its_answer_ends_the_connection(
+    closed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    original = H11Protocol.data_received
+
+    def noted(self: H11Protocol, data: bytes) -> None:
+        taken.append(len(data))
+        original(self, data)
+
+    monkeypatch.setattr(H11Protocol, "data_received", noted)
+    monkeypatch.setattr("server.api.connection.MOST_UNREAD", 1 << 20)
+    chunks = b"1\r\nx\r\n" * 10_000
+    with answered_early(closed) as connection:
+        connection.sendall(chunks)
+        assert ask(closed, "/health").status == 200
+        with pytest.raises(ConnectionError):
+            for _ in range(300):  # 18 MB
+                connection.sendall(chunks)
+    assert max(taken) <= 16 * 1024  # what is parsed before others have their turn
+    assert sum(taken) < 1.2 * (1 << 20)
+    assert ask(closed, "/health").status == 200
+
+
+def test_what_still_comes_of_an_answered_body_is_counted_for_that_request_alone(
+    closed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.api.connection.MOST_UNREAD", 1 << 20)
+    rest = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+    with answered_early(closed) as connection:
+        for _ in range(3):
+            connection.sendall(rest * 20 + b"0\r\n\r\n" + OPEN_BODY)
+            answer = b""
+            while b"invalid_api_key" not in answer:
+                part = connection.recv(1 << 16)
+                assert part, "the connection ended"
+                answer += part
+
+
+def test_what_is_no_chunk_after_an_answer_ends_the_connection_without_a_traceback(
+    closed: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with answered_early(closed) as connection:
+        connection.sendall(b"zz\r\n")
+        assert connection.recv(1 << 16) == b""
+    assert ask(closed, "/health").status == 200
+    assert not [record for record in caplog.records if record.name == "asyncio" or record.exc_info]
 
 
 # ---- From a page in somebody's browser ------------------------------------------------------------------------------

@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from fastapi import FastAPI, Response
 
 from server.access import Caller
+from server.api import connection
 from server.api.plan import _check_choices
 from server.errors import InvalidRequest
 
@@ -211,6 +213,27 @@ def test_a_large_body_holds_nobody_up(scripted: Callable[..., Any], until: Any) 
             assert error(answer.result())["code"] == "context_length_exceeded"
 
 
+def test_waiting_until_a_large_body_is_read_counts(scripted: Callable[..., Any]) -> None:
+    gate = threading.Event()
+    with (
+        scripted(http={"queue_seconds": 0.2}) as server,
+        ThreadPoolExecutor(1) as pool,
+        server.client() as client,
+    ):
+        server.engine.free()
+        server.serving.bodies._thread.submit(gate.wait, "gate")
+        said = json.dumps(server.body(max_tokens=1)) + " " * (1 << 17)
+        kind = {"content-type": "application/json"}
+        answer = pool.submit(client.post, "/v1/chat/completions", content=said, headers=kind)
+        try:
+            while not server.serving.bodies._thread._lanes:
+                time.sleep(0.005)
+            time.sleep(0.3)
+        finally:
+            gate.set()
+        assert (answer.result().status_code, error(answer.result())["code"]) == (503, "queue_timeout")
+
+
 def test_a_full_queue_refuses_a_thousand_at_once_without_delay(scripted: Callable[..., Any]) -> None:
     async def ask(port: int, body: bytes) -> tuple[bytes, bytes]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -369,6 +392,56 @@ def test_who_reads_nothing_of_a_whole_answer_is_left_too(scripted: Callable[...,
         until(lambda: not server.server.server_state.connections)
         assert b"[DONE]" not in sleeper.read()
         assert server.engine.aborted == []
+
+
+BIG = 32 << 20  # more than the sockets hold
+BIG_ANSWER = b"GET /big HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def give_megabytes(app: FastAPI) -> None:
+    @app.get("/big")
+    def big() -> Response:
+        return Response(b"x" * BIG)
+
+
+def test_who_reads_nothing_of_an_answer_that_is_no_stream_is_left_with_a_warning(
+    scripted: Callable[..., Any],
+    until: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "SPARE_SECONDS", 0.1)
+    caplog.set_level(logging.INFO)
+    with (
+        scripted(http={"send_seconds": 0.3}, prepare=give_megabytes) as server,
+        socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0), timeout=10) as client,
+    ):
+        client.sendall(BIG_ANSWER)
+        until(lambda: server.server.server_state.connections)
+        until(lambda: not server.server.server_state.connections)
+    assert [record.levelname for record in caplog.records if "took nothing of its" in record.message] == [
+        "WARNING"
+    ]
+    logged = [json.loads(record.message) for record in caplog.records if record.name == "genarm.requests"]
+    assert [line["status"] for line in logged if line["route"] == "GET /big"] == [200]
+
+
+def test_who_reads_a_large_answer_slowly_gets_all_of_it(
+    scripted: Callable[..., Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SPARE_SECONDS", 0.1)
+    with (
+        scripted(http={"send_seconds": 0.3}, prepare=give_megabytes) as server,
+        socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0), timeout=10) as client,
+    ):
+        client.sendall(BIG_ANSWER)
+        read, began = 0, time.monotonic()
+        while part := client.recv(1 << 20):
+            read += len(part)
+            time.sleep(0.03)
+        assert read > BIG
+        assert time.monotonic() - began > 0.5
+    assert "took nothing of its" not in caplog.text
 
 
 def test_who_reads_is_not_left_however_fast_tokens_come(scripted: Callable[..., Any]) -> None:
