@@ -15,8 +15,8 @@ asyncio's own 256 KiB would hold everybody up for 0.3 s.
 """
 
 MOST_UNREAD = 16 << 20
-"""Bytes of a request's body that may still come once it is answered. They are dropped, but each chunk costs its parsing; and who is
-cut off may lose the answer that it would have read after all it sends, a 413 for instance.
+"""Bytes of a request's body that may still come once it is answered. They are dropped, but each chunk costs its parsing; and
+who is cut off may lose the answer that it would have read behind all it sends, a 413 for instance.
 """
 
 SEND_SECONDS = 30.0
