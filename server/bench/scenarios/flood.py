@@ -33,7 +33,7 @@ LONG = 1000
 """Tokens of the long prompts and answers, less what the other of both takes."""
 
 BODY = 700_000
-"""Token ids in the large bodies: about 2.8 MB."""
+"""Token ids in the large bodies: about 3.1 MB."""
 
 QUIET, FLOODING, CLOCK = "quiet-key", "flooding-key", "clock-key"
 
