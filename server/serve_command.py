@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from arm_models.errors import UserError
 from server.access import KeyRing, is_loopback
 from server.config import Deployment, HttpSettings, read_config_file, read_deployment
+from server.log import log_to_stderr
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     deployment = deployment_from(args)
     keys = KeyRing(deployment)
     listening = _listen(deployment.http, anonymous=not keys.required)
-    _log_to_stderr()
+    log_to_stderr()
     return _serve(deployment, keys, listening)
 
 
@@ -238,15 +238,6 @@ def _bound_kept_products() -> None:
     """Before torch is imported, which reads these once."""
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(KEPT_PRODUCTS))
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("genarm")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
 
 
 def _leave(code: int) -> NoReturn:
