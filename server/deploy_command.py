@@ -120,19 +120,19 @@ def _deploy(deployment: Deployment, settings: Any, address: str | None) -> None:
     from server.replicas.application import NAME, application
 
     stop = threading.Event()
-    if address is None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
     try:
         ray.init(address=address or "local", include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError) as error:
         raise UserError(f"--address {address}: {' '.join(str(error).split())}") from None
     try:
         if address is None:
+            for number in (signal.SIGINT, signal.SIGTERM):  # behind init, which has handlers of its own
+                signal.signal(number, lambda *_: stop.set())
             _check_room(settings, ray.cluster_resources())
         http = deployment.http
         serve.start(proxy_location="EveryNode", http_options={"host": http.host, "port": http.port})
-        print(f"genarm: deploying {deployment.model} on Ray", flush=True)
+        ray_address = ray.get_runtime_context().gcs_address
+        print(f"genarm: deploying {deployment.model} on Ray at {ray_address}", flush=True)
         try:
             serve.run(application(deployment, settings), name=NAME, route_prefix="/")
         except RuntimeError as error:

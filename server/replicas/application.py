@@ -9,10 +9,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +100,7 @@ def read_settings(given: Mapping[str, Any], source: str) -> ReplicaSettings:
 
 
 def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Application:
-    """The deployment as an application of Serve. What deploys the same again replaces the replicas and nothing else.
+    """The deployment as an application of Serve.
 
     Raises:
         UserError: its file of keys cannot be used.
@@ -112,9 +109,8 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
     declared = deployment.model_dump(mode="json")
     admitted = deployment.engine.max_sequences + deployment.http.max_queue
     drain = deployment.http.drain_seconds + MORE_SECONDS
-    same = _version(declared)
     registry = serve.deployment(Registry).options(
-        name="registry", version=_version({}), max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}
+        name="registry", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}
     )
     replica = serve.deployment(Replica).options(
         name="replica",
@@ -135,13 +131,13 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
     )
     gateway = serve.deployment(Ingress).options(
         name="gateway",
-        version=same,
         num_replicas=settings.gateways,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=100_000,
         graceful_shutdown_timeout_s=drain,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=HEALTH_SECONDS,
+        max_surge_percent=100,
     )
     return gateway.bind(declared, replica.bind(declared, registry.bind()))
 
@@ -157,9 +153,3 @@ def _number(settings: ReplicaSettings, batch: int) -> dict[str, Any]:
             target_ongoing_requests=settings.target_ongoing or batch,
         )
     }
-
-
-def _version(declared: Mapping[str, Any]) -> str:
-    """Changes with what a gateway or the registry is made of, so that one that would be the same is left alone."""
-    text = json.dumps([metadata.version("genarm"), declared], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

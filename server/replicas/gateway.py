@@ -46,6 +46,10 @@ class Lost(Exception):
     """The replica ended, or could not be reached, before its answer was whole."""
 
 
+class Broken(Exception):
+    """An answer that has begun cannot be ended well: its client has to see that it is not whole."""
+
+
 class Full(Exception):
     """More requests wait for a replica than may."""
 
@@ -142,6 +146,7 @@ class Gateway:
 
         Raises:
             Gone, Full, Lost: nothing was sent.
+            Broken: a part of it was.
         """
         answer = _Answer(head["path"], send)
         async with aclosing(self._replicas.stream(errand, head, body)) as batches:
@@ -204,7 +209,7 @@ class _Answer:
         connection with it.
         """
         if not self._is_stream:
-            raise error
+            raise Broken from error
         if self._path == "/v1/responses":
             fields = {"type": "error", "code": "server_error", "message": _lost().message, "param": None}
             event = b"event: error\ndata: " + _json({**fields, "sequence_number": self._events})
