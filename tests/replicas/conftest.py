@@ -14,6 +14,7 @@ from tests.replicas.cluster import Cluster
 from tests.server.conftest import Live
 
 ADMIN, BOUNDED = "sk-admin", "sk-bounded"
+LONG = {"max_position_embeddings": 4096}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,10 +33,10 @@ def config(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPa
     path.write_text(
         f"""
 model: tiny
-base: {make_checkpoint("llama", "replica-base", seed=1, layers=8)}
+base: {make_checkpoint("llama", "replica-base", seed=1, layers=8, **LONG)}
 rewards:
-  - {{name: helpful, model: {make_checkpoint("llama", "replica-helpful", seed=2)}, default: 1.0}}
-  - {{name: harmless, model: {make_checkpoint("qwen3", "replica-harmless", seed=3)}, default: 0.0}}
+  - {{name: helpful, model: {make_checkpoint("llama", "replica-helpful", seed=2, **LONG)}, default: 1.0}}
+  - {{name: harmless, model: {make_checkpoint("qwen3", "replica-harmless", seed=3, **LONG)}, default: 0.0}}
 presets:
   kind: {{harmless: 2.0}}
 threads: 1

@@ -20,7 +20,7 @@ PATH = "/v1/chat/completions"
 def test_a_killed_replica_ends_its_streams_with_one_error_and_all_others_go_on(cluster: Cluster) -> None:
     names = cluster.wait_for_replicas(2)
     streams = [
-        Stream(cluster.url, cluster.key, max_tokens=230, seed=seed, messages=_said(f"kill {seed}"))
+        Stream(cluster.url, cluster.key, max_tokens=500, seed=seed, messages=_said(f"kill {seed}"))
         for seed in range(12)
     ]
     for stream in streams:

@@ -38,7 +38,7 @@ def test_a_redeploy_under_load_fails_no_request(cluster: Cluster, config: Path) 
         turn = 0
         while not over.is_set():
             turn += 1
-            fields = {"max_tokens": 200, "messages": [{"role": "user", "content": f"long {number} {turn}"}]}
+            fields = {"max_tokens": 500, "messages": [{"role": "user", "content": f"long {number} {turn}"}]}
             stream = Stream(cluster.url, cluster.key, **fields).began(3)
             id = json.loads(stream.events[0])["id"]
             with cluster.client() as client:

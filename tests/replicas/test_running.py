@@ -14,12 +14,12 @@ PATH = "/v1/chat/completions/"
 
 
 def test_every_request_about_a_running_id_reaches_its_replica(cluster: Cluster) -> None:
-    """Twelve changes to each of four streams, over connections of their own: with two gateways none could by chance."""
+    """Six changes and looks at each of four streams, over connections of their own: with two gateways none could by chance."""
     with cluster.client() as client, ThreadPoolExecutor(4) as pool:
 
         def steer(number: int) -> None:
-            with streaming(client, text=f"stream {number}", max_tokens=200) as (id, events):
-                for beta in range(1, 13):
+            with streaming(client, text=f"stream {number}", max_tokens=3000) as (id, events):
+                for beta in range(1, 7):
                     with cluster.client() as other:
                         changed = other.patch(PATH + id, json={"guidance": {"beta": beta}})
                         assert changed.status_code == 200, changed.text
@@ -29,8 +29,8 @@ def test_every_request_about_a_running_id_reaches_its_replica(cluster: Cluster) 
                 *_, last, done = events
             assert done == "[DONE]"
             guidance = json.loads(last)["guidance"]
-            assert (guidance["cancelled"], guidance["beta"]) == (True, 12.0)
-            assert [change["beta"] for change in guidance["changes"]] == [float(one) for one in range(1, 13)]
+            assert guidance["cancelled"] is True
+            assert [change["beta"] for change in guidance["changes"]] == [float(one) for one in range(1, 7)]
 
         list(pool.map(steer, range(4)))
     cluster.idle()
@@ -48,7 +48,7 @@ def test_a_change_holds_from_the_token_that_is_answered(cluster: Cluster) -> Non
 
 
 def test_forged_foreign_and_finished_ids_are_told_the_same(cluster: Cluster) -> None:
-    with cluster.client() as client, streaming(client, max_tokens=150) as (id, events):
+    with cluster.client() as client, streaming(client, max_tokens=3000) as (id, events):
         forged = id[:-1] + ("0" if id[-1] != "0" else "1")
         answers = [
             _asked(cluster, method, PATH + one, key)
@@ -80,7 +80,7 @@ def _asked(cluster: Cluster, method: str, path: str, key: str) -> httpx.Response
 def test_a_client_that_leaves_ends_the_work_for_it(cluster: Cluster) -> None:
     with cluster.client() as client:
         for number in range(4):
-            with streaming(client, text=f"left {number}", max_tokens=220) as (_, events):
+            with streaming(client, text=f"left {number}", max_tokens=3000) as (_, events):
                 next(events)
     cluster.idle()
     assert sum(cluster.samples("genarm_request_success_total", finished_reason="abort").values()) >= 4

@@ -14,7 +14,7 @@ def test_a_bounded_key_has_its_bound_on_all_replicas_together(cluster: Cluster) 
     with cluster.client(cluster.bounded) as client, contextlib.ExitStack() as running:
         ids = []
         for number in range(3):
-            id, _ = running.enter_context(streaming(client, text=f"bound {number}", max_tokens=230))
+            id, _ = running.enter_context(streaming(client, text=f"bound {number}", max_tokens=3000))
             ids.append(id)
         refused = [
             client.post("/v1/chat/completions", json=chat(f"more {number}", max_tokens=1))
