@@ -8,12 +8,13 @@ import signal
 import socket
 import threading
 from collections.abc import Mapping
-from typing import Any
+from importlib.util import find_spec
 
 from arm_models.errors import UserError
 from server import serve_command
 from server.access import KeyRing, is_loopback
 from server.config import Deployment
+from server.replicas.settings import ReplicaSettings, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,12 +58,6 @@ def run(args: argparse.Namespace) -> int:
     """
     deployment = serve_command.deployment_from(args)
     _check(deployment, is_local=args.address is None)
-    try:
-        import ray  # noqa: F401
-    except ModuleNotFoundError:
-        raise UserError("genarm deploy ray needs Ray: pip install 'genarm[ray]'") from None
-    from server.replicas.application import read_settings
-
     names = (
         "replicas",
         "max_replicas",
@@ -74,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     )
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings = read_settings(given, "command line")
+    if find_spec("ray") is None:
+        raise UserError("genarm deploy ray needs Ray: pip install 'genarm[ray]'")
     _deploy(deployment, settings, args.address)
     return 0
 
@@ -101,7 +98,7 @@ def _check(deployment: Deployment, *, is_local: bool) -> None:
         raise UserError(f"cannot listen on {http.host}:{http.port}: {reason}") from None
 
 
-def _check_room(settings: Any, there: Mapping[str, float]) -> None:
+def _check_room(settings: ReplicaSettings, there: Mapping[str, float]) -> None:
     """A cluster that cannot grow has what the replicas ask for: Serve would wait for it without end. Raises ``UserError``."""
     for option, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         wanted, has = settings.replicas * getattr(settings, option), there.get(resource, 0.0)
@@ -112,7 +109,7 @@ def _check_room(settings: Any, there: Mapping[str, float]) -> None:
             )
 
 
-def _deploy(deployment: Deployment, settings: Any, address: str | None) -> None:
+def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
     import ray
     from ray import serve

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
@@ -23,14 +22,14 @@ from starlette.types import Receive, Scope, Send
 
 from arm_models.errors import UserError
 from server.access import KeyRing
-from server.config import Deployment, complaint, read_config_file, read_deployment
+from server.config import Deployment, read_config_file, read_deployment
 from server.log import log_to_stderr
 from server.replicas.calls import ServeReplicas
 from server.replicas.gateway import Gateway
 from server.replicas.registry import Registry
 from server.replicas.replica import Replica
 from server.replicas.secret import cluster_secret
-from server.replicas.settings import ReplicaSettings
+from server.replicas.settings import ReplicaSettings, read_settings
 from server.replicas.ticket import Tickets
 
 NAME = "genarm"
@@ -84,19 +83,6 @@ def build(args: Mapping[str, Any]) -> serve.Application:
         raise UserError("args: config must be the file of a deployment")
     deployment = read_deployment(read_config_file(Path(config)), config)
     return application(deployment, read_settings(given, "args"))
-
-
-def read_settings(given: Mapping[str, Any], source: str) -> ReplicaSettings:
-    """Checks what was given.
-
-    Raises:
-        UserError: one line that begins with ``source``.
-    """
-    try:
-        return ReplicaSettings.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise UserError(f"{source}: {complaint(first['loc'], first['type'], first['msg'])}") from None
 
 
 def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Application:

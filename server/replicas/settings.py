@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from server.config import Count, Section
+from arm_models.errors import UserError
+from server.config import Count, Section, complaint
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -39,3 +41,16 @@ class ReplicaSettings(Section):
         if self.target_ongoing is not None and self.max_replicas is None:
             raise ValueError("target_ongoing: says when replicas are added, which max_replicas has to allow")
         return self
+
+
+def read_settings(given: Mapping[str, Any], source: str) -> ReplicaSettings:
+    """Checks what was given.
+
+    Raises:
+        UserError: one line that begins with ``source``.
+    """
+    try:
+        return ReplicaSettings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise UserError(f"{source}: {complaint(first['loc'], first['type'], first['msg'])}") from None
