@@ -116,7 +116,6 @@ def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | No
 
     from server.replicas.application import NAME, application
 
-    stop = threading.Event()
     try:
         ray.init(address=address or "local", include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError) as error:
@@ -124,20 +123,39 @@ def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | No
     try:
         if address is None:
             for number in (signal.SIGINT, signal.SIGTERM):  # behind init, which has handlers of its own
-                signal.signal(number, lambda *_: stop.set())
+                signal.signal(number, _interrupt)
             _check_room(settings, ray.cluster_resources())
         http = deployment.http
-        serve.start(proxy_location="EveryNode", http_options={"host": http.host, "port": http.port})
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={"host": http.host, "port": http.port},
+            logging_config={"enable_access_log": False},  # each request has a line of ours
+        )
         ray_address = ray.get_runtime_context().gcs_address
         print(f"genarm: deploying {deployment.model} on Ray at {ray_address}", flush=True)
         try:
             serve.run(application(deployment, settings), name=NAME, route_prefix="/")
         except RuntimeError as error:
-            raise UserError(f"cannot be deployed: {error}") from None
+            raise UserError(f"cannot be deployed: {_reason(error)}") from None
         host = f"[{http.host}]" if ":" in http.host else http.host
         print(f"genarm: ready on http://{host}:{http.port} (model {deployment.model})", flush=True)
         if address is None:
+            stop = threading.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stop.set())
             stop.wait()
             serve.shutdown()
     finally:
         ray.shutdown()
+
+
+def _interrupt(*_: object) -> None:
+    """Nobody is served yet: there is nothing to end in order."""
+    raise KeyboardInterrupt
+
+
+def _reason(error: RuntimeError) -> str:
+    """What a replica died of, in one line: Serve tells it at the end of the replica's traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith("RuntimeError: ")]
+    return told[-1].removeprefix("RuntimeError: ") if told else lines[0]

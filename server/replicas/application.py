@@ -39,7 +39,10 @@ MORE_SECONDS = 10.0
 """What Serve waits beyond ``http.drain_seconds`` before it kills a replica."""
 
 HEALTH_SECONDS = 2.0
-"""Between two looks at a replica: that it is dead is known by then at the latest."""
+"""Between two looks at a replica: that its engine is dead is known by then at the latest."""
+
+STILL_SECONDS = 10.0
+"""How long a look may take; a replica of which three in a row do not end is replaced."""
 
 
 class Ingress:
@@ -95,8 +98,13 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
     declared = deployment.model_dump(mode="json")
     admitted = deployment.engine.max_sequences + deployment.http.max_queue
     drain = deployment.http.drain_seconds + MORE_SECONDS
+    common: dict[str, Any] = {
+        "health_check_period_s": HEALTH_SECONDS,
+        "health_check_timeout_s": STILL_SECONDS,
+        "logging_config": {"enable_access_log": False},  # each request has a line of ours
+    }
     registry = serve.deployment(Registry).options(
-        name="registry", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}
+        name="registry", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}, **common
     )
     replica = serve.deployment(Replica).options(
         name="replica",
@@ -107,13 +115,13 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
         max_queued_requests=2 * admitted + 100,
         graceful_shutdown_timeout_s=drain,
         graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=HEALTH_SECONDS,
         max_constructor_retry_count=3,
         max_surge_percent=settings.surge_percent,
         request_router_config=RequestRouterConfig(
             request_router_class="server.replicas.router.AffinityRouter",
             request_router_kwargs={"full": deployment.engine.max_sequences},
         ),
+        **common,
     )
     gateway = serve.deployment(Ingress).options(
         name="gateway",
@@ -122,8 +130,8 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
         max_ongoing_requests=100_000,
         graceful_shutdown_timeout_s=drain,
         graceful_shutdown_wait_loop_s=0.5,
-        health_check_period_s=HEALTH_SECONDS,
         max_surge_percent=100,
+        **common,
     )
     return gateway.bind(declared, replica.bind(declared, registry.bind()))
 

@@ -24,41 +24,18 @@ GATEWAY = b"ray::ServeReplica:genarm:gateway"
 REGISTRY = b"ray::ServeReplica:genarm:registry"
 
 
-class Cluster:
-    """Replicas of one deployment on a Ray of their own; ``url`` is where, ``address`` where Ray is."""
+class Service:
+    """Replicas at ``url``, and keys that they take."""
 
-    def __init__(self, config: Path, *flags: str, key: str, admin: str, bounded: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, port: int, *, key: str, admin: str, bounded: str) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         self.key, self.admin, self.bounded = key, admin, bounded
-        self.flags = flags
-        self.printed: list[str] = []
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.process = self._command(config)
-        threading.Thread(target=self._read, daemon=True).start()
-        said = self._until("genarm: deploying", 120)
-        self.address = said.split()[-1]
-        self._until("genarm: ready", READY_SECONDS)
-
-    def redeploy(self, config: Path) -> "subprocess.Popen[str]":
-        """Another version on the same cluster; ends when it is there."""
-        return self._command(config, "--address", self.address)
 
     def client(self, key: str | None = None) -> httpx.Client:
         return httpx.Client(
             base_url=self.url, timeout=120, headers={"authorization": f"Bearer {key or self.key}"}
         )
-
-    def pids(self, title: bytes) -> list[int]:
-        """The processes of this cluster with this title; the oldest first."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                pid = int(entry.name)
-                if (entry / "cmdline").read_bytes().startswith(title) and self._is_ours(pid):
-                    found.append((entry.stat().st_ctime, pid))
-        return [pid for _, pid in sorted(found)]
 
     def samples(self, name: str, **labels: str) -> dict[str, float]:
         """A metric by replica, added up over all other labels but ``labels``."""
@@ -90,6 +67,35 @@ class Cluster:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
+
+class Cluster(Service):
+    """Replicas of one deployment on a Ray of their own, which is at ``address``."""
+
+    def __init__(self, config: Path, *flags: str, **keys: str) -> None:
+        super().__init__(free_port(), **keys)
+        self.flags = flags
+        self.printed: list[str] = []
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.process = deploy(config, self.port, *flags)
+        threading.Thread(target=self._read, daemon=True).start()
+        said = self._until("genarm: deploying", 120)
+        self.address = said.split()[-1]
+        self._until("genarm: ready", READY_SECONDS)
+
+    def redeploy(self, config: Path) -> "subprocess.Popen[str]":
+        """Another version on the same cluster; ends when it is there."""
+        return deploy(config, self.port, *self.flags, "--address", self.address)
+
+    def pids(self, title: bytes) -> list[int]:
+        """The processes of this cluster with this title; the oldest first."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(entry.name)
+                if (entry / "cmdline").read_bytes().startswith(title) and self._is_ours(pid):
+                    found.append((entry.stat().st_ctime, pid))
+        return [pid for _, pid in sorted(found)]
+
     def end(self) -> int:
         """As its operator ends it; the exit code."""
         if self.process.poll() is None:
@@ -100,18 +106,6 @@ class Cluster:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait(10)
         return self.process.returncode
-
-    def _command(self, config: Path, *flags: str) -> "subprocess.Popen[str]":
-        arguments = ["deploy", "ray", "--config", str(config), "--port", str(self.port), *self.flags, *flags]
-        return subprocess.Popen(
-            [sys.executable, "-m", "server.cli", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"},
-            cwd=ROOT,
-            start_new_session=True,
-        )
 
     def _is_ours(self, pid: int) -> bool:
         while pid > 1 and pid != self.process.pid:
@@ -133,6 +127,32 @@ class Cluster:
                 self.printed.append(line)
                 self._lines.put(line)
         self._lines.put(None)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def deploy(config: Path, port: int, *flags: str) -> "subprocess.Popen[str]":
+    """The command."""
+    arguments = ["deploy", "ray", "--config", str(config), "--port", str(port), *flags]
+    return start("server.cli", *arguments)
+
+
+def start(module: str, *arguments: str, **streams: int) -> "subprocess.Popen[str]":
+    """A module as a process of its own, in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"},
+        cwd=ROOT,
+        start_new_session=True,
+        **streams,
+    )
 
 
 def messages(text: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.faults.streams import Stream
-from tests.replicas.cluster import REGISTRY, REPLICA, Cluster, chat
+from tests.replicas.cluster import GATEWAY, REGISTRY, REPLICA, Cluster, chat
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
@@ -81,6 +81,52 @@ def test_under_load_no_request_but_those_of_the_killed_replica_fails(cluster: Cl
     assert outcomes.count(200) > 6
     assert set(outcomes[-6:]) == {200}
     cluster.wait_for_replicas(2)
+
+
+def test_a_replica_that_stands_still_holds_up_its_own_and_fails_nobody(cluster: Cluster) -> None:
+    cluster.wait_for_replicas(2)
+    streams = [
+        Stream(cluster.url, cluster.key, max_tokens=300, messages=_said(f"still {number}"))
+        for number in range(6)
+    ]
+    for stream in streams:
+        stream.began(2)
+    still = cluster.pids(REPLICA)[0]
+    os.kill(still, signal.SIGSTOP)
+    try:
+        time.sleep(0.5)
+        said = [len(stream.events) for stream in streams]
+        time.sleep(2)
+        moved = [len(stream.events) > before for stream, before in zip(streams, said, strict=True)]
+        assert any(moved), "the other replica goes on"
+    finally:
+        os.kill(still, signal.SIGCONT)
+    assert [stream.whole()[-1] for stream in streams] == ["[DONE]"] * 6
+    assert still in cluster.pids(REPLICA), "nobody took it for dead"
+
+
+def test_a_killed_gateway_breaks_its_connections_and_no_stream_ends_as_if_it_were_whole(
+    cluster: Cluster,
+) -> None:
+    streams = [
+        Stream(cluster.url, cluster.key, max_tokens=500, messages=_said(f"gate {number}"))
+        for number in range(8)
+    ]
+    for stream in streams:
+        stream.began(2)
+    os.kill(cluster.pids(GATEWAY)[0], signal.SIGKILL)
+    with cluster.client() as client:
+        answers = [client.post(PATH, json=chat(f"gate after {number}", max_tokens=1)) for number in range(4)]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    told = [stream.whole() for stream in streams]
+    broken = [stream.broken is not None for stream in streams]
+    assert any(broken)
+    assert [events[-1] == "[DONE]" for events in told] == [not one for one in broken]
+    cluster.idle()
+    deadline = time.monotonic() + 300
+    while len(cluster.pids(GATEWAY)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_bounded_keys_are_served_while_the_registry_is_away(cluster: Cluster) -> None:
