@@ -41,6 +41,11 @@ _REQUEST_ID = "x-request-id"
 
 _EVENTS = b"text/event-stream"
 
+_LAST = re.compile(
+    rb"(?:^|\n\n)(?:data: \[DONE\]|data: \{\"error\":.*|event: response\.(?:completed|incomplete|failed)\n.*)\n\n\Z"
+)
+"""What a stream's last event is like: behind it nothing more is said, whatever becomes of the replica."""
+
 
 class Lost(Exception):
     """The replica ended, or could not be reached, before its answer was whole."""
@@ -191,6 +196,7 @@ class _Answer:
         self._send = send
         self._is_stream = False
         self._events = 0
+        self._is_told = False  # all there is to say
 
     async def pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -201,7 +207,9 @@ class _Answer:
             del headers[_REQUEST_ID]
             self._is_stream = headers.get("content-type", "").encode().startswith(_EVENTS)
         elif self._is_stream:
-            self._events += message.get("body", b"").count(b"\ndata: {")
+            said = message.get("body", b"")
+            self._events += said.count(b"\ndata: {")
+            self._is_told = self._is_told or _LAST.search(said) is not None
         await self._send(message)
 
     async def break_off(self, error: Lost) -> None:
@@ -210,12 +218,14 @@ class _Answer:
         """
         if not self._is_stream:
             raise Broken from error
-        if self._path == "/v1/responses":
+        if self._is_told:
+            event = b""
+        elif self._path == "/v1/responses":
             fields = {"type": "error", "code": "server_error", "message": _lost().message, "param": None}
-            event = b"event: error\ndata: " + _json({**fields, "sequence_number": self._events})
+            event = b"event: error\ndata: " + _json({**fields, "sequence_number": self._events}) + b"\n\n"
         else:
-            event = b"data: " + _json(_lost().body())
-        await self._send({"type": "http.response.body", "body": event + b"\n\n", "more_body": False})
+            event = b"data: " + _json(_lost().body()) + b"\n\n"
+        await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
 
 def _lost() -> Unavailable:

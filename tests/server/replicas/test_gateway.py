@@ -204,6 +204,28 @@ def test_a_stream_of_responses_ends_with_an_error_in_its_own_words(ask: Ask) -> 
     assert (name, error["type"], error["sequence_number"]) == ("event: error", "error", 2)
 
 
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [
+        (CHAT, b"data: [DONE]\n\n"),
+        (CHAT, b'data: {"choices": []}\n\ndata: [DONE]\n\n'),
+        (CHAT, b'data: {"error":{"message":"m"}}\n\n'),
+        ("/v1/responses", b'event: response.completed\ndata: {"type": "response.completed"}\n\n'),
+    ],
+)
+def test_behind_the_last_event_nothing_is_said_when_the_replica_ends(
+    ask: Ask, path: str, last: bytes
+) -> None:
+    reply = ask(Fleet([START, said(b"data: 1\n\n"), said(last), Lost("died")]), path=path)
+    assert (reply.text, reply.is_whole) == ((b"data: 1\n\n" + last).decode(), True)
+
+
+def test_text_that_looks_like_an_end_is_none(ask: Ask) -> None:
+    said_so = said(b'data: {"content": "data: [DONE]\\n\\n {\\"error\\":"}\n\n')
+    reply = ask(Fleet([START, said_so, Lost("died")]))
+    assert reply.text.count('"code":"engine_dead"') == 1
+
+
 def test_what_is_no_stream_is_not_made_whole(ask: Ask) -> None:
     start = {**START, "headers": [(b"content-type", b"application/json")]}
     with pytest.raises(Broken):
