@@ -37,7 +37,7 @@ def _families(texts: Iterable[tuple[str, str]], *, label: bool) -> dict[str, _Fa
         family = _Family()
         for line in text.splitlines():
             if line.startswith("# "):
-                _, word, name, *_ = line.split(" ", 3)
+                word, name = line.split(" ", 3)[1:3]
                 family = families.setdefault(name, _Family())
                 if all(not about.startswith(f"# {word} ") for about in family.about):
                     family.about.append(line)
