@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--address",
         metavar="RAY",
-        help="the cluster: auto, or HOST:PORT of its head; deploys there and ends (default: one on this machine, while this runs)",
+        help="the cluster: auto, or HOST:PORT of its head; deploys there and ends (default: one here, while this runs)",
     )
 
 
