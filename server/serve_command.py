@@ -16,15 +16,13 @@ from arm_models.errors import UserError
 from server.access import KeyRing, is_loopback
 from server.config import Deployment, HttpSettings, read_config_file, read_deployment
 from server.log import log_to_stderr
+from server.products import bound_kept_products
 
 if TYPE_CHECKING:
     from types import FrameType
 
 HTTP = ("host", "port", "api_key_file", "allow_anonymous", "allowed_hosts", "max_queue", "drain_seconds")
 """What flags set of the section."""
-
-KEPT_PRODUCTS = 256
-"""Of matrix products on a CPU, for how many sizes code is kept. By themselves torch and oneDNN keep 1024, over half a MiB each."""
 
 LAST_WORDS_SECONDS = 1.0
 """How long a dead server still answers, so that errors reach the clients that wait for them."""
@@ -99,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     """Serves until a signal (exit code 0) or until serving is impossible (1; 2 when the models cannot be
     loaded).
     """
-    _bound_kept_products()
+    bound_kept_products()
     deployment = deployment_from(args)
     keys = KeyRing(deployment)
     listening = _listen(deployment.http, anonymous=not keys.required)
@@ -232,12 +230,6 @@ def _listen(http: HttpSettings, *, anonymous: bool) -> socket.socket:
             "everybody in"
         )
     return listening
-
-
-def _bound_kept_products() -> None:
-    """Before torch is imported, which reads these once."""
-    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(name, str(KEPT_PRODUCTS))
 
 
 def _leave(code: int) -> NoReturn:

@@ -16,7 +16,9 @@ from arm_models.errors import UserError
 from server.api.serving import Phase, Serving
 from server.app import create_app
 from server.config import read_deployment
+from server.garbage import set_aside
 from server.log import log_to_stderr
+from server.products import bound_kept_products
 from server.replicas.errand import Errand
 from server.replicas.exchange import Head, exchange
 from server.replicas.quota import SharedQuota
@@ -37,6 +39,7 @@ class Replica:
     """
 
     async def __init__(self, declared: Mapping[str, Any], registry: DeploymentHandle) -> None:  # type: ignore[misc]
+        bound_kept_products()
         log_to_stderr()
         deployment = read_deployment(declared, "deployment")
         self.name: str = serve.get_replica_context().replica_id.unique_id
@@ -56,6 +59,7 @@ class Replica:
         await self._life.__aenter__()
         await loaded
         self._keeping = asyncio.create_task(quota.keep())
+        set_aside()
         LOG.info("replica %s: ready (model %s)", self.name, deployment.model)
 
     async def check_health(self) -> None:
