@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ray import serve
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from starlette.types import Message
 
 from arm_models.errors import UserError
@@ -102,9 +102,20 @@ class _Registry:
         self._handle = handle
 
     async def ask(self, replica: str, number: int, owner: str, held: int, most: int) -> tuple[bool, int]:
-        answer: tuple[bool, int] = await self._handle.ask.remote(replica, number, owner, held, most)
+        answer: tuple[bool, int] = await _unless_left(
+            self._handle.ask.remote(replica, number, owner, held, most)
+        )
         return answer
 
     async def report(self, replica: str, number: int, held: Mapping[str, int]) -> int:
-        replicas: int = await self._handle.report.remote(replica, number, held)
+        replicas: int = await _unless_left(self._handle.report.remote(replica, number, held))
         return replicas
+
+
+async def _unless_left(response: DeploymentResponse) -> Any:
+    """The answer to a call, which is taken back when nobody waits for it any more: it would reach the next registry."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise
