@@ -86,8 +86,8 @@ def test_under_load_no_request_but_those_of_the_killed_replica_fails(cluster: Cl
 def test_a_replica_that_stands_still_holds_up_its_own_and_fails_nobody(cluster: Cluster) -> None:
     cluster.wait_for_replicas(2)
     streams = [
-        Stream(cluster.url, cluster.key, max_tokens=300, messages=_said(f"still {number}"))
-        for number in range(6)
+        Stream(cluster.url, cluster.key, max_tokens=600, messages=_said(f"still {number}"))
+        for number in range(10)
     ]
     for stream in streams:
         stream.began(2)
@@ -101,7 +101,7 @@ def test_a_replica_that_stands_still_holds_up_its_own_and_fails_nobody(cluster: 
         assert any(moved), "the other replica goes on"
     finally:
         os.kill(still, signal.SIGCONT)
-    assert [stream.whole()[-1] for stream in streams] == ["[DONE]"] * 6
+    assert [stream.whole()[-1] for stream in streams] == ["[DONE]"] * 10
     assert still in cluster.pids(REPLICA), "nobody took it for dead"
 
 
