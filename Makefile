@@ -21,13 +21,13 @@ AUDIT := .venvs/audit
 WORKERS ?= 2
 SOAK_MINUTES ?= 30
 
-.PHONY: serve test test-slow test-soak test-clients test-operations test-kernel test-gpu audit lint types bench page screenshots clean
+.PHONY: serve test test-slow test-ray test-soak test-clients test-operations test-kernel test-gpu audit lint types bench page screenshots clean
 
 serve: $(VENV)/.serve
 	$(BIN)/genarm serve --host $(HOST) --port $(PORT) $(ARGS)
 
 test: lint types
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not clients and not operations" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not clients and not operations and not ray" $(ARGS)
 
 # What takes long: 100,000 sampled answers, thousands of random requests, the benchmark's scenarios, trainings.
 test-slow: $(VENV)/.test
@@ -36,6 +36,10 @@ test-slow: $(VENV)/.test
 # Half as much again as a server can take, for half an hour (SOAK_MINUTES=): everything right, nothing held, memory flat.
 test-soak: $(VENV)/.test
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest -m slow --capture=no tests/faults/test_soak.py $(ARGS)
+
+# Two and three replicas on a real Ray Serve on this machine: streams, changes, keys, kills and redeploys (Ray comes from PyPI).
+test-ray: $(VENV)/.ray
+	$(BIN)/python -m pytest -m ray -rs tests/replicas $(ARGS)
 
 # Other people's clients against the server, each in an environment of its own under .venvs (PyPI and npm, first time only).
 test-clients: $(VENV)/.test
@@ -97,6 +101,10 @@ $(VENV)/.bench: $(VENV)/.serve
 
 $(VENV)/.test: $(VENV)/.serve
 	$(PIP) install --quiet --editable ".[test]"
+	touch $@
+
+$(VENV)/.ray: $(VENV)/.test
+	$(PIP) install --quiet --editable ".[ray]"
 	touch $@
 
 $(TRITON)/.stamp: $(VENV)/.test

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from server.access import Hosts, KeyRing
 from server.api import chat, completions, health, models, page, responses, running, schema, tokenize
 from server.api.admin import rewards
+from server.api.ids import NewId, random_id
 from server.api.middleware import (
     ApiKeys,
     BodyLimit,
@@ -25,6 +26,7 @@ from server.api.middleware import (
     RequestId,
     error_response,
 )
+from server.api.quota import Quota
 from server.api.request_log import LogRequests
 from server.api.schema.admin import RewardRequest
 from server.api.schema.responses import ResponseChunk, ResponseRequest
@@ -55,6 +57,9 @@ def create_app(
     load: Load = load_runtime,
     on_ready: Callable[[], None] = lambda: None,
     on_dead: Callable[[BaseException], None] = lambda _: None,
+    new_id: NewId = random_id,
+    quota: Quota | None = None,
+    is_fixed: bool = False,
 ) -> FastAPI:
     """An application that loads ``deployment`` in the background once it is started.
 
@@ -65,6 +70,9 @@ def create_app(
         on_ready: called when requests are taken.
         on_dead: called once when serving has become impossible (loading failed, the engine died); whoever
             runs the app ends it then.
+        new_id: makes the ids of answers.
+        quota: what keys have on other servers that serve the same; None: there are none.
+        is_fixed: rewards cannot be changed at run time.
 
     Raises:
         UserError: something that ``deployment`` needs is not installed.
@@ -72,7 +80,9 @@ def create_app(
     # Otherwise streams are cut at SIGTERM instead of finishing while the server drains.
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
     keys = KeyRing(deployment) if keys is None else keys
-    serving = Serving(deployment, load, keys, on_ready, on_dead)
+    serving = Serving(
+        deployment, load, keys, on_ready, on_dead, new_id=new_id, quota=quota, is_fixed=is_fixed
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from arm_models.errors import UserError
 
 COMMANDS = {
     "serve": ("server.serve_command", "serve a base model and its reward models over the OpenAI API"),
+    "deploy": ("server.deploy_command", "serve several replicas of them on Ray"),
     "key": ("server.access.key_command", "make an API key and its entry for the file of keys"),
     "doctor": (
         "server.doctor_command",

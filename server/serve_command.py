@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -16,15 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from arm_models.errors import UserError
 from server.access import KeyRing, is_loopback
 from server.config import Deployment, HttpSettings, read_config_file, read_deployment
+from server.log import log_to_stderr
+from server.products import bound_kept_products
 
 if TYPE_CHECKING:
     from types import FrameType
 
 HTTP = ("host", "port", "api_key_file", "allow_anonymous", "allowed_hosts", "max_queue", "drain_seconds")
 """What flags set of the section."""
-
-KEPT_PRODUCTS = 256
-"""Of products on a CPU, for how many sizes code is kept. By themselves torch and oneDNN keep 1024, over half a MiB each."""
 
 LAST_WORDS_SECONDS = 1.0
 """How long a dead server still answers, so that errors reach the clients that wait for them."""
@@ -99,11 +97,11 @@ def run(args: argparse.Namespace) -> int:
     """Serves until a signal (exit code 0) or until serving is impossible (1; 2 when the models cannot be
     loaded).
     """
-    _bound_kept_products()
+    bound_kept_products()
     deployment = deployment_from(args)
     keys = KeyRing(deployment)
     listening = _listen(deployment.http, anonymous=not keys.required)
-    _log_to_stderr()
+    log_to_stderr()
     return _serve(deployment, keys, listening)
 
 
@@ -232,21 +230,6 @@ def _listen(http: HttpSettings, *, anonymous: bool) -> socket.socket:
             "everybody in"
         )
     return listening
-
-
-def _bound_kept_products() -> None:
-    """Before torch is imported, which reads these once."""
-    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(name, str(KEPT_PRODUCTS))
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("genarm")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
 
 
 def _leave(code: int) -> NoReturn:

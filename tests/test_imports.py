@@ -13,7 +13,7 @@ WEB = ("fastapi", "starlette", "uvicorn", "pydantic", "sse_starlette", "promethe
 WEB_SERVER = ("fastapi", "starlette", "uvicorn", "sse_starlette")
 UPPER = ("server.app", "server.cli", "server.api", "server.serve_command", "server.evaluate_command")
 UPPER += ("server.sweep_command", "server.compare_command", "server.evaluation", "server.comparison")
-UPPER += ("server.joining",)
+UPPER += ("server.joining", "server.replicas", "server.deploy_command")
 LOWEST = (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine", "arm_models")
 
 
@@ -76,7 +76,8 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
         ("server/terminal", (*LOWEST, "server.text", "server.structured", "server.config", "server.errors")),
         ("server/playground", (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine")),
         ("server/api", ("server.app", "server.cli", "server.serve_command", "server.evaluate_command")),
-        ("server/api", ("server.bench", "server.terminal", "server.doctor")),
+        ("server/api", ("server.bench", "server.terminal", "server.doctor", "server.replicas")),
+        ("server/replicas", ("server.cli", "server.serve_command", "server.bench", "server.engine")),
     ],
 )
 def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
@@ -114,3 +115,12 @@ def test_models_and_engine_import_no_web_package_later_either(folder: str) -> No
         if within(name, (*WEB, "httpx"))
     ]
     assert against == []
+
+
+def test_a_gateway_needs_neither_models_nor_ray() -> None:
+    code = (
+        "import sys\nsys.modules.update(dict.fromkeys(('torch', 'transformers', 'ray')))\n"
+        "import server.replicas.gateway, server.replicas.quota, server.replicas.settings\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

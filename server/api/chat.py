@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -125,7 +124,7 @@ class ChatRequest:
         return self._plan.prepared(
             [prompts],
             [self._plan.room(prompts, self._limit, "messages")],
-            id=f"{self._prefix}{secrets.token_hex(16)}",
+            id=self._server.new_id(self._prefix),
             kind=self._kind,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             grammar=form.grammar,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -127,7 +126,7 @@ class TextRequest:
         return self._plan.prepared(
             prompts,
             [self._room(prompt) for prompt in prompts],
-            id=f"cmpl-{secrets.token_hex(16)}",
+            id=self._server.new_id("cmpl-"),
             kind="text_completion",
             logprobs=0 if ranked and body.logprobs is None else body.logprobs,
             prompt_logprobs=0 if body.max_tokens == 0 and read is None else read,

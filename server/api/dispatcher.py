@@ -18,6 +18,7 @@ from server.api.deadlines import Deadlines
 from server.api.engine_row import changeable
 from server.api.generation import Change, Generation
 from server.api.places import Claim, Places
+from server.api.quota import Quota
 from server.api.search import SearchRun, spoken
 from server.config import HttpSettings
 from server.decoding import Guidance
@@ -50,7 +51,7 @@ class Dispatcher:
     """The requests under way, as many as there are ``places`` for; ``ended`` is called once for each.
 
     ``http`` says how long they may wait and take, and how much may be unread of a stream. ``enter`` is called for each that is
-    let in; what it returns is called once it is over, whatever became of it.
+    let in; what it returns is called once it is over, whatever became of it. ``quota``: what keys have on other servers.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Dispatcher:
         ended: Callable[[Generation], None],
         died: Callable[[BaseException], None],
         enter: Callable[[], Callable[[], None]] = lambda: lambda: None,
+        quota: Quota | None = None,
     ) -> None:
         self._places = places
+        self._quota = quota
         self._max_unread = http.max_unread_bytes
         self._deadlines = Deadlines(http.queue_seconds, http.total_seconds, self._has_begun, self._fail)
         self.send_seconds = http.send_seconds
@@ -115,6 +118,7 @@ class Dispatcher:
 
         Raises:
             QueueFull: there are not so many places left, and nothing was prepared; or no room for its tokens.
+            ConcurrencyLimit: its owner would have more than it may, here or everywhere; nothing was prepared.
             QueueTimeout, TimedOut: it waited too long to be prepared.
             InvalidRequest: the engine cannot take these sequences.
             Unavailable: there is no living engine.
@@ -126,6 +130,8 @@ class Dispatcher:
         entered: Generation | None = None
         try:
             async with self._deadlines.preparing(claim.arrived):
+                if self._quota is not None and claim.most is not None:
+                    await self._quota.grant(claim, self._places.held(claim.owner))
                 generation, work = await prepare()
             self._enter(generation, claim, work)
             self._leave_models[generation.ticket.id] = leave_models
@@ -336,6 +342,8 @@ class Dispatcher:
 
     def _give_back(self, owner: str, places: int, tokens: int) -> None:
         self._places.leave(owner, places, tokens)
+        if self._quota is not None:
+            self._quota.left(owner, self._places.held(owner))
         if not self._places.taken:
             self._idle.set()
 

@@ -163,7 +163,7 @@ class ApiKeys:
             await send({"type": "websocket.close", "code": 1008})  # there are none
             return
         if scope["type"] == "http":
-            caller = self._keys.caller(_bearer(Headers(scope=scope)))
+            caller = self._keys.caller(bearer(Headers(scope=scope)))
             state = scope.setdefault("state", {})
             state["caller"] = Caller() if caller is None else caller
             state["owner"] = state["caller"].owner
@@ -234,6 +234,6 @@ class BodyLimit:
         return BodyTooLarge(f"The body is larger than {self.limit} bytes.")
 
 
-def _bearer(headers: Headers) -> bytes:
+def bearer(headers: Headers) -> bytes:
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""

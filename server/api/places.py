@@ -47,6 +47,10 @@ class Places:
         self._places: Counter[str] = Counter()
         self._owned_tokens: Counter[str] = Counter()
 
+    def held(self, owner: str) -> int:
+        """The places that an owner has."""
+        return self._places[owner]
+
     def take(self, claim: Claim) -> None:
         """Take the places that are claimed.
 

@@ -20,7 +20,9 @@ from server.access import KeyRing
 from server.api.admin.changes import RewardChanges
 from server.api.body import BodyThread
 from server.api.dispatcher import Dispatcher
+from server.api.ids import NewId, random_id
 from server.api.places import Places
+from server.api.quota import Quota
 from server.api.request_log import RequestLog
 from server.api.served import Served, Succession
 from server.config import Deployment
@@ -55,6 +57,9 @@ class Serving:
         keys: who may use it.
         on_ready: called on the loop once requests are taken.
         on_dead: called on the loop, once, with what made serving impossible.
+        new_id: makes the ids of answers.
+        quota: what keys have on other servers; None: there are none.
+        is_fixed: rewards cannot be changed at run time.
 
     Raises:
         UserError: something that ``deployment`` needs is not installed.
@@ -67,11 +72,17 @@ class Serving:
         keys: KeyRing,
         on_ready: Callable[[], None] = lambda: None,
         on_dead: Callable[[BaseException], None] = lambda _: None,
+        *,
+        new_id: NewId = random_id,
+        quota: Quota | None = None,
+        is_fixed: bool = False,
     ) -> None:
         self.succession = Succession(Served(deployment, Roster.of(deployment)))
         self.rewards = RewardChanges(
-            self.succession, lambda: self.runtime, lambda: self.dispatcher.engine, keys
+            self.succession, lambda: self.runtime, lambda: self.dispatcher.engine, keys, is_fixed=is_fixed
         )
+        self.new_id = new_id
+        self._quota = quota
         self.phase = Phase.LOADING
         self.started = int(time.time())
         self.metrics = Metrics(deployment.model)
@@ -93,7 +104,9 @@ class Serving:
         self._bodies = BodyThread(capacity)
         self._tokenizers = TokenizerThread(capacity)
         places = Places(capacity, http.max_queue_tokens, self._share)
-        dispatcher = Dispatcher(places, http, self.requests.ended, self._die, self.succession.enter)
+        dispatcher = Dispatcher(
+            places, http, self.requests.ended, self._die, self.succession.enter, self._quota
+        )
         self._dispatcher = dispatcher
         self.metrics.observe(dispatcher)
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,12 @@ ONLY = (
     "steps",
     "rounding",
     "int8",
+    "replicas",
 )
 """The scenarios; named here so that `--help` needs no torch."""
+
+_ASKED = ("replicas",)
+"""Those that are only run when they are asked for: they need more than the extra bench."""
 
 _NO_SETTINGS = ("only", "output", "resume", "chart")
 """Options that change nothing about what a scenario finds."""
@@ -89,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few sizes of steps: does it run?")
     parser.add_argument(
-        "--only", choices=ONLY, action="append", help="this one; may be repeated (default: all)"
+        "--only", choices=ONLY, action="append", help="this one; may be repeated (default: all but replicas)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the samples to FILE (JSON)")
     parser.add_argument(
@@ -122,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     findings = Findings(args.output, about)
     if args.resume:
         findings.resume()
-    names = [name for name in ONLY if not args.only or name in args.only]
+    names = [name for name in ONLY if name in (args.only or set(ONLY).difference(_ASKED))]
     _measure(args, names, findings)
     found = findings.of(names)
     print(table(found))
@@ -182,6 +187,8 @@ def _check(args: argparse.Namespace) -> None:
         check_chart(args.chart)
     if not args.only or "transformers" in args.only:
         _check_transformers()
+    if "replicas" in (args.only or ()) and find_spec("ray") is None:
+        raise UserError("--only replicas needs Ray: pip install 'genarm[ray]'")
 
 
 def _check_transformers() -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,33 @@ def running_server(setup: Setup, *, guided: bool = True, keys: Sequence[str] = (
         command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--port", "0"]
         with _process(command, setup, stdout=subprocess.PIPE) as process:
             yield _url(process)
+
+
+@contextmanager
+def ray_server(setup: Setup, replicas: int) -> Iterator[str]:
+    """The URL of so many replicas of the setup's models behind Ray Serve, each with torch's threads as here; they end with the
+    block.
+
+    Raises:
+        RuntimeError: they did not become ready.
+    """
+    with tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder:
+        config = Path(folder, "deployment.yaml")
+        config.write_text(json.dumps(_deployment(setup, guided=True)))  # JSON is YAML
+        command = [sys.executable, "-m", "server.cli", "deploy", "ray", "--config", str(config)]
+        # What Ray reserves bounds nobody; the threads are the deployment's.
+        command += ["--port", str(_free_port()), "--replicas", str(replicas), "--num-cpus", "0.1"]
+        with _process(command, setup, stdout=subprocess.PIPE, patience=60) as process:
+            url = _url(process)
+            # Replicas go on to write to the log that they share with the command: a full pipe would stop them.
+            threading.Thread(target=_drain, args=(process,), daemon=True).start()
+            yield url
+
+
+def _drain(process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    for _ in process.stdout:
+        pass
 
 
 @contextmanager
@@ -81,8 +109,10 @@ def _dtype(setup: Setup) -> str:
 
 
 @contextmanager
-def _process(command: Sequence[str], setup: Setup, stdout: int) -> "Iterator[subprocess.Popen[str]]":
-    """With torch's threads and malloc as here."""
+def _process(
+    command: Sequence[str], setup: Setup, stdout: int, patience: float = 0
+) -> "Iterator[subprocess.Popen[str]]":
+    """With torch's threads and malloc as here; ``patience``: seconds that it gets to end what still runs."""
     environment = {**os.environ, **malloc_environment(), "OMP_NUM_THREADS": str(setup.threads)}
     with subprocess.Popen(
         command, stdout=stdout, stderr=subprocess.DEVNULL, text=True, env=environment
@@ -91,9 +121,10 @@ def _process(command: Sequence[str], setup: Setup, stdout: int) -> "Iterator[sub
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGTERM)  # the second one ends what still runs
+            if not patience:
+                process.send_signal(signal.SIGTERM)  # the second one ends what still runs
             try:
-                process.wait(10)
+                process.wait(patience or 10)
             except subprocess.TimeoutExpired:
                 process.kill()
 

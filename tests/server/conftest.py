@@ -47,6 +47,10 @@ OTHER_TEMPLATE = (
 )
 
 
+_OPTIONS = ("keys", "on_dead", "prepare", "new_id", "quota", "is_fixed")
+"""Of a scripted server, what is no section of its deployment."""
+
+
 class ScriptedEngine:
     """Stands in for EngineThread: speaks ``script`` one token at a time, but only as far as the test lets it.
 
@@ -405,7 +409,7 @@ def scripted(
     @contextlib.contextmanager
     def make(text: str = "abc ", **sections: Any) -> Iterator[Live]:
         changed = deployment.model_dump()
-        options = {name: sections.pop(name) for name in ("keys", "on_dead", "prepare") if name in sections}
+        options = {name: sections.pop(name) for name in _OPTIONS if name in sections}
         join = sections.pop("join", None)
         for name, fields in sections.items():
             changed[name] = (

@@ -177,7 +177,7 @@ def test_an_address_that_others_reach_needs_keys_or_a_word(
         return 0
 
     monkeypatch.setattr(serve_command, "_serve", serve)
-    monkeypatch.setattr(serve_command, "_log_to_stderr", lambda: None)
+    monkeypatch.setattr(serve_command, "log_to_stderr", lambda: None)
     (tmp_path / "keys").write_text("sk-one\n")
     base = ("serve", "--base", "b", "--port", "0")
     for flags in (

@@ -42,6 +42,7 @@ class RewardChanges:
         runtime: the one in use; raises Unavailable unless requests are taken.
         engine: the living engine; raises Unavailable where there is none.
         keys: whose ranges and presets are about what is served.
+        is_fixed: this server is one of several that serve the same, so nothing may change here alone.
     """
 
     def __init__(
@@ -50,11 +51,14 @@ class RewardChanges:
         runtime: Callable[[], Runtime],
         engine: Callable[[], EngineLike],
         keys: KeyRing,
+        *,
+        is_fixed: bool = False,
     ) -> None:
         self._succession = succession
         self._runtime = runtime
         self._engine = engine
         self._keys = keys
+        self._is_fixed = is_fixed
         self._busy = False
         self._version = 1
         self._leaving: dict[str, Part] = {}  # in the engine, and of no use to new requests
@@ -71,7 +75,7 @@ class RewardChanges:
 
         Raises:
             InvalidRequest: names what is wrong: a field, a model that cannot be used.
-            Conflict: another change is under way, or the memory is not there.
+            Conflict: another change is under way, the memory is not there, or nothing may change at run time.
             Unavailable: the server takes no requests (any more).
         """
         with self._alone():
@@ -110,7 +114,8 @@ class RewardChanges:
 
         Raises:
             NotFound: there is none of this name.
-            Conflict: another change is under way, or the deployment or a key names the reward elsewhere.
+            Conflict: another change is under way, the deployment or a key names the reward elsewhere, or nothing may change
+                at run time.
             Unavailable: the server takes no requests (any more).
         """
         with self._alone():
@@ -125,6 +130,11 @@ class RewardChanges:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
+        if self._is_fixed:
+            raise Conflict(
+                "Several replicas serve these rewards: they are changed for all of them by deploying anew.",
+                code="replicas",
+            )
         if self._busy:
             raise Conflict("Another change of the rewards is under way.", code="busy", retry_after=5)
         self._busy = True

@@ -11,6 +11,7 @@ from server.bench.scenarios.http import over_http
 from server.bench.scenarios.lora import adapter_cost
 from server.bench.scenarios.prefix import second_request
 from server.bench.scenarios.quantized import rounding, speed_of_int8
+from server.bench.scenarios.replicas import replicas
 from server.bench.scenarios.reports import reports_asked, reports_unasked
 from server.bench.scenarios.serving import poisson_serving
 from server.bench.scenarios.speculation import speculation_pays
@@ -44,4 +45,5 @@ SCENARIOS: Mapping[str, Callable[[Setup], Result | Sequence[Result]]] = {
     "steps": engine_steps,
     "rounding": rounding,
     "int8": speed_of_int8,
+    "replicas": replicas,
 }

@@ -1,0 +1,20 @@
+"""The app on Ray Serve: several replicas of it behind one address. Needs the extra ``ray``; nothing else imports this.
+
+settings.py      how many, with what each
+application.py   the deployments that Serve runs, and how they are wired
+gateway.py       what a request meets first: where it goes, and what its client hears when that fails
+affinity.py      which requests are alike, so that one replica has read what they begin with
+rendezvous.py    which replica has such requests, and which others when it is full
+ticket.py        ids that say, to us alone, which replica they are of
+router.py        the same as Serve's own router of requests
+replica.py       one replica: the unchanged app, called over Serve's handles
+exchange.py      an ASGI app spoken to in batches of messages
+calls.py         how the gateway reaches replicas
+leases.py        what each key has on which replica
+registry.py      the one process that knows it
+quota.py         how a replica asks there, and what it does alone
+exposition.py    metrics of several replicas as one text
+secret.py        what ids are signed with
+
+affinity, rendezvous, ticket, leases, quota, exchange, exposition and gateway know nothing of Ray.
+"""

@@ -1,0 +1,27 @@
+"""``genarm bench --only replicas``: a plain server, one replica and two, at the same time."""
+
+import pytest
+
+pytest.importorskip("ray.serve", reason="needs Ray: pip install 'genarm[ray]'")
+
+from pathlib import Path
+
+from server.bench.scenarios.replicas import replicas
+from server.bench.setup import Limits, Setup
+from server.bench.shapes import Models
+from server.bench.workload import Workload
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
+
+
+def test_the_scenario_measures_all_three(tmp_path: Path) -> None:
+    ticks: list[int] = []
+    workload = Workload(4, prompt=(4, 12), response=(6, 10))
+    limits = Limits(peer_requests=1, quick=True)
+    setup = Setup(Models("tiny", tmp_path), 1, workload, 1, lambda: ticks.append(1), limits)
+    overhead, through, two = replicas(setup)
+    assert len(ticks) >= 4
+    record = overhead.record()
+    assert min(*record["our_ttfts"], *record["our_gaps"], *record["peer_ttfts"]) > 0
+    assert [one.record()["name"] for one in (through, two)] == ["through Ray", "two replicas"]
+    assert min(two.record()["our_rates"]) > 0

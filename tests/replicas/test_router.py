@@ -1,0 +1,76 @@
+"""The router as Serve calls it: alike requests are offered to their replica first, a named one is found or gone."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray.serve", reason="needs Ray: pip install 'genarm[ray]'")
+
+from ray.serve._private.common import DeploymentID, ReplicaID
+
+from server.replicas.affinity import ANYWHERE
+from server.replicas.errand import Errand, Gone
+from server.replicas.rendezvous import ranked
+from server.replicas.router import AffinityRouter
+
+pytestmark = pytest.mark.ray
+
+DEPLOYMENT = DeploymentID(name="replica", app_name="genarm")
+NAMES = ["aaaaaaaa", "bbbbbbbb", "cccccccc"]
+
+
+def router(loads: dict[str, int | None]) -> Any:
+    """A router that knows these replicas and how much is under way on them."""
+    made: Any = AffinityRouter.__new__(AffinityRouter)
+    made.initialize_state(full=4)
+    made._deployment_id = DEPLOYMENT
+    ids = {name: ReplicaID(name, DEPLOYMENT) for name in loads}
+    made._replicas = {ids[name]: SimpleNamespace(replica_id=ids[name]) for name in loads}
+    made._replica_queue_len_cache = {ids[name]: load for name, load in loads.items()}
+    return made
+
+
+def asked(errand: Errand) -> Any:
+    return SimpleNamespace(args=[errand], routing_context=SimpleNamespace(should_backoff=False))
+
+
+def offered(made: Any, errand: Errand) -> list[str]:
+    ranks = asyncio.run(made.choose_replicas(list(made.curr_replicas.values()), asked(errand)))
+    assert all(len(rank) == 1 for rank in ranks)
+    return [rank[0].replica_id.unique_id for rank in ranks]
+
+
+def test_the_favourite_is_offered_first_and_the_others_behind_it() -> None:
+    favourite, second, third = ranked("k", NAMES)
+    assert offered(router(dict.fromkeys(NAMES, None)), Errand("k")) == [favourite, second, third]
+    assert offered(router({favourite: 4, second: 0, third: 0}), Errand("k"))[0] == second
+
+
+def test_what_goes_anywhere_is_offered_to_the_least_loaded() -> None:
+    assert offered(router(dict(zip(NAMES, (2, 0, 1), strict=True))), Errand(ANYWHERE)) == [
+        NAMES[1],
+        NAMES[2],
+        NAMES[0],
+    ]
+
+
+def test_a_named_replica_is_chosen_at_once_and_one_that_is_no_more_is_gone() -> None:
+    made = router(dict.fromkeys(NAMES, 0))
+    chosen = asyncio.run(made._choose_replica_for_request(asked(Errand(replica=NAMES[2]))))
+    assert chosen.replica_id.unique_id == NAMES[2]
+
+    def dead(_: Any) -> None:
+        raise ValueError("no actor of this name")
+
+    made.create_replica_wrapper = dead
+    with pytest.raises(Gone):
+        asyncio.run(made._choose_replica_for_request(asked(Errand(replica="dddddddd"))))
+
+
+def test_a_replica_that_drains_is_still_found_by_its_name() -> None:
+    made = router(dict.fromkeys(NAMES, 0))
+    made.create_replica_wrapper = lambda info: info
+    info = asyncio.run(made._choose_replica_for_request(asked(Errand(replica="dddddddd"))))
+    assert info.actor_name == "SERVE_REPLICA::genarm#replica#dddddddd"

@@ -1,0 +1,50 @@
+"""Alike requests go to one replica while it has room, and few keys move when replicas come or go."""
+
+from collections import Counter
+
+from server.replicas.affinity import ANYWHERE
+from server.replicas.rendezvous import order, ranked
+
+REPLICAS = [f"replica-{number}" for number in range(5)]
+KEYS = [f"key-{number}" for number in range(2000)]
+
+
+def test_a_key_prefers_the_same_replicas_in_whatever_order_they_are_known() -> None:
+    assert ranked("k", REPLICAS) == ranked("k", reversed(REPLICAS))
+
+
+def test_keys_are_spread_evenly() -> None:
+    counts = Counter(ranked(key, REPLICAS)[0] for key in KEYS)
+    assert len(counts) == 5
+    assert max(counts.values()) < 1.25 * len(KEYS) / 5
+
+
+def test_only_the_keys_of_a_replica_that_goes_move() -> None:
+    for key in KEYS:
+        before, after = ranked(key, REPLICAS), ranked(key, REPLICAS[1:])
+        assert after == [name for name in before if name != REPLICAS[0]]
+
+
+def test_the_favourite_is_first_until_it_is_full() -> None:
+    first, second, *_ = ranked("k", REPLICAS)
+    loads = dict.fromkeys(REPLICAS, 0) | {first: 7}
+    assert order("k", loads, full=8)[0] == first
+    assert order("k", loads | {first: 8}, full=8)[0] == second
+    assert order("k", loads | {first: 8}, full=8)[-1] == first
+
+
+def test_where_all_are_full_the_least_loaded_is_first() -> None:
+    loads = dict(zip(REPLICAS, (9, 12, 8, 30, 10), strict=True))
+    assert order("k", loads, full=8) == sorted(loads, key=lambda name: loads[name])
+
+
+def test_what_goes_anywhere_goes_where_least_is_under_way() -> None:
+    loads = dict(zip(REPLICAS, (3, 2, 1, 5, 4), strict=True))
+    assert order(ANYWHERE, loads, full=8) == sorted(loads, key=lambda name: loads[name])
+
+
+def test_every_replica_is_offered_once() -> None:
+    loads = dict(zip(REPLICAS, (9, 0, 8, 3, 8), strict=True))
+    for key in (ANYWHERE, *KEYS[:50]):
+        assert sorted(order(key, loads, full=8)) == REPLICAS
+    assert order("k", {}, full=8) == []
