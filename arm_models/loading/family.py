@@ -22,7 +22,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from arm_models.errors import CheckpointError
-from arm_models.loading.architecture import AttentionShape, Unsupported, inspect_config, inspect_model
+from arm_models.loading.architecture import (
+    AttentionShape,
+    Unsupported,
+    declared_shape,
+    inspect_config,
+    inspect_model,
+)
 from arm_models.loading.checkpoint import Checkpoint, one_line, open_checkpoint
 from arm_models.loading.scalar import ScalarModel, complaint, scalar_from_config
 from arm_models.loading.source import ModelSource, resolve_device, resolve_dtype
@@ -269,7 +275,9 @@ class _Loader:
         except Unsupported as error:
             raise checkpoint.error(str(error)) from error
         if shape is None:
-            raise checkpoint.error(f"{config.model_type} cannot be held by another process than that of rank 0")
+            raise checkpoint.error(
+                f"{config.model_type} cannot be held by another process than that of rank 0"
+            )
         objectives: tuple[str, ...] = ()
         if source.kind == "conditioned":
             from arm_models.conditioned import read_config as read_conditioned
@@ -341,7 +349,13 @@ class _Loader:
         dtype = resolve_dtype(source, device) or checkpoint.stored_dtype
         for backbone in self.backbones:
             scalar = source.kind == "scalar"
-            kept = (backbone.checkpoint.folder, backbone.device, backbone.dtype, backbone.quantize, backbone.ranks)
+            kept = (
+                backbone.checkpoint.folder,
+                backbone.device,
+                backbone.dtype,
+                backbone.quantize,
+                backbone.ranks,
+            )
             wanted = (checkpoint.folder, device, dtype, source.quantize, source.ranks)
             if scalar == backbone.scalar and kept == wanted and (shared or not backbone.serves_full_member):
                 return backbone

@@ -11,20 +11,3 @@ leader.py    rank 0's side: caches and forwards that others mirror
 follower.py  the other side
 group.py     from a family to members on rank 0, and to a follower on every other rank
 """
-
-from server.engine.sharding.follower import Follower
-from server.engine.sharding.group import Place, build_follower, build_group
-from server.engine.sharding.leader import GroupBroken
-from server.engine.sharding.lifeline import Lifeline
-from server.engine.sharding.ranks import Ranks, Seat
-
-__all__ = [
-    "Follower",
-    "GroupBroken",
-    "Lifeline",
-    "Place",
-    "Ranks",
-    "Seat",
-    "build_follower",
-    "build_group",
-]

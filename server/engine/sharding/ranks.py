@@ -1,8 +1,6 @@
 """The processes of one group, and what they say to each other: rows of integers, rows of logits, nothing that is unpickled."""
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,45 +18,6 @@ FIRST = 1024
 """Integers of a message's first piece; most messages have no second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Which process of a group this is, as torchrun says it in the environment."""
-
-    rank: int
-    size: int
-    local_rank: int
-    host: str
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> "Seat | None":
-        """None in a process that is on its own.
-
-        Raises:
-            UserError: the variables are there but make no sense.
-        """
-        if "WORLD_SIZE" not in environment or "RANK" not in environment:
-            return None
-        try:
-            rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-            local = int(environment.get("LOCAL_RANK", rank))
-        except ValueError:
-            raise UserError(
-                "RANK, WORLD_SIZE and LOCAL_RANK in the environment must be whole numbers"
-            ) from None
-        if not 0 <= rank < size:
-            raise UserError(f"RANK in the environment is {rank}, but WORLD_SIZE is {size}")
-        return cls(rank, size, local, environment.get("MASTER_ADDR", "127.0.0.1"))
-
-    @classmethod
-    def here(cls) -> "Seat | None":
-        """That of this process."""
-        return cls.of(os.environ)
-
-    def device(self, kind: str) -> torch.device:
-        """This process's own device of a kind: "cpu" or "cuda"."""
-        return torch.device(kind) if kind == "cpu" else torch.device(kind, self.local_rank)
-
-
 class Ranks:
     """A group that this process has joined.
 
@@ -69,40 +28,42 @@ class Ranks:
         lifeline: who is still there.
     """
 
-    def __init__(self, seat: Seat, device: torch.device, lifeline: Lifeline, control: Any) -> None:
-        self.seat = seat
-        self.rank = seat.rank
-        self.size = seat.size
+    def __init__(self, rank: int, size: int, device: torch.device, lifeline: Lifeline, control: Any) -> None:
+        self.rank = rank
+        self.size = size
         self.device = device
         self.lifeline = lifeline
         self._control = control  # a group over gloo: integers, and logits that are on CPUs
 
     @classmethod
-    def join(cls, seat: Seat, kind: str) -> "Ranks":
+    def join(cls, kind: str, *, rank: int, size: int, local_rank: int, host: str) -> "Ranks":
         """Meet the others, for a base on devices of ``kind`` ("cpu" or "cuda"); waits until all are there.
+
+        ``local_rank``: which of this machine's processes it is; ``host``: where rank 0 is reached. torch finds the others by the
+        variables that torchrun sets.
 
         Raises:
             UserError: the devices are not those that transformers would split a model over, or the others cannot be met.
         """
-        device = _own_device(seat, kind)
+        device = _own_device(kind, rank, local_rank)
         try:
             store, _, _ = next(rendezvous("env://"))
-            lifeline = Lifeline(store, seat.rank, seat.size, seat.host)
+            lifeline = Lifeline(store, rank, size, host)
             dist.init_process_group(
                 "gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl",
                 store=dist.PrefixStore("genarm", store),
-                rank=seat.rank,
-                world_size=seat.size,
+                rank=rank,
+                world_size=size,
                 timeout=FOREVER,
             )
             control = dist.new_group(backend="gloo", timeout=FOREVER)
         except (RuntimeError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()
             raise UserError(
-                f"rank {seat.rank} cannot meet the other processes at {seat.host}: "
+                f"rank {rank} cannot meet the other processes at {host}: "
                 f"{reason[0] if reason else type(error).__name__}"
             ) from error
-        return cls(seat, device, lifeline, control)
+        return cls(rank, size, device, lifeline, control)
 
     def tell(self, words: Sequence[int]) -> None:
         """On rank 0: say a message to all others."""
@@ -174,20 +135,21 @@ class Ranks:
         return self._control if self.device.type == "cpu" else dist.group.WORLD
 
 
-def _own_device(seat: Seat, kind: str) -> torch.device:
+def _own_device(kind: str, rank: int, local_rank: int) -> torch.device:
     """Raises UserError where transformers, which splits over the machine's accelerators, would take other devices."""
     there = torch.cuda.device_count()
-    if kind == "cuda" and seat.local_rank >= there:
+    if kind == "cuda" and local_rank >= there:
         raise UserError(
-            f"base.tensor_parallel: a GPU for every process, but rank {seat.rank} is process {seat.local_rank + 1} of "
-            f"a machine with {there}"
+            f"base.tensor_parallel: a GPU for every process, but rank {rank} is process {local_rank + 1} of a machine "
+            f"with {there}"
         )
     if kind == "cpu" and there:
         raise UserError(
             "base.tensor_parallel: on a machine with GPUs the base is split over these: set base.device to cuda, or "
             "hide them (CUDA_VISIBLE_DEVICES=)"
         )
-    device = seat.device(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(device)
+    if kind == "cpu":
+        return torch.device("cpu")
+    device = torch.device(kind, local_rank)
+    torch.cuda.set_device(device)
     return device
