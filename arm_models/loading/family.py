@@ -271,13 +271,10 @@ class _Loader:
         if reason is not None:
             raise checkpoint.error(reason)
         try:
-            shape = inspect_config(config, scalar=scalar)
+            # What cannot be seen without weights is seen by the process that holds them.
+            shape = inspect_config(config, scalar=scalar) or declared_shape(config)
         except Unsupported as error:
             raise checkpoint.error(str(error)) from error
-        if shape is None:
-            raise checkpoint.error(
-                f"{config.model_type} cannot be held by another process than that of rank 0"
-            )
         objectives: tuple[str, ...] = ()
         if source.kind == "conditioned":
             from arm_models.conditioned import read_config as read_conditioned

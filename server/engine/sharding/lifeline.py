@@ -4,6 +4,7 @@ The kernel closes it whatever ended the process, and gives it up within seconds 
 that is merely slow keeps it. Nothing else is said on it but a process's last words, and that rank 0 dismisses the others.
 """
 
+import contextlib
 import json
 import secrets
 import socket
@@ -80,6 +81,14 @@ class Lifeline:
         self._leaving.set()
         for connection in self._peers.values():
             _send(connection, DISMISSED)
+
+    def close(self) -> None:
+        """Nothing is said or heard any more; nobody minds."""
+        self._leaving.set()
+        for connection in self._peers.values():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # wakes who listens
+            connection.close()
 
     def _listen(
         self, peer: int, connection: socket.socket, on_end: OnEnd, on_dismissal: Callable[[], None]

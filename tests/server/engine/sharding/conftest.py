@@ -1,5 +1,6 @@
 """A group of two processes over gloo: the tests' own is rank 0, a ``genarm serve`` rank 1."""
 
+import contextlib
 import json
 import os
 import socket
@@ -41,6 +42,17 @@ class Pair:
 
 
 LIMITS: dict[str, Any] = {"kv_tokens": 1024, "prefill_chunk": 16, "max_sequences": 6, "max_step_tokens": 96}
+
+
+@contextlib.contextmanager
+def ending(follower: "subprocess.Popen[str]") -> Iterator[None]:
+    """Where this process fails, so does the other, and is heard."""
+    try:
+        yield
+    except BaseException:
+        follower.kill()
+        print(follower.communicate(timeout=20)[0])
+        raise
 
 
 def _config(limits: dict[str, Any]) -> EngineConfig:
@@ -113,7 +125,7 @@ def make_pair(shared_models: dict[str, Any], tmp_path_factory: pytest.TempPathFa
             text=True,
             cwd=ROOT,
         )
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, ending(follower):
             for name, value in {**place, "RANK": "0", "LOCAL_RANK": "0"}.items():
                 patch.setenv(name, value)
             seat = Seat.of(2)
@@ -128,8 +140,10 @@ def make_pair(shared_models: dict[str, Any], tmp_path_factory: pytest.TempPathFa
     for pair in made:
         pair.ranks.lifeline.dismiss()
         printed, _ = pair.follower.communicate(timeout=20)
-        dist.destroy_process_group()
+        pair.ranks.lifeline.close()
         assert (pair.follower.returncode, printed) == (0, "")
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Everyone learns of everyone's end, and of what they said before; nobody minds who was dismissed."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -50,11 +51,8 @@ def lines() -> Iterator[Lines]:
 def close(line: Lifeline) -> None:
     """What the kernel does for a process that has ended."""
     for connection in line._peers.values():
-        with_end = connection.shutdown
-        try:
-            with_end(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
         connection.close()
 
 
