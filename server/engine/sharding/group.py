@@ -57,6 +57,7 @@ def build_group(
     share = _share(family, config, ranks, places, negative)
     journal = Journal()
     members = dict(share.members)
+    all_led: list[Led] = []
     numbers = {model.name: number for number, model in enumerate(share.models)}
     for place, models in _by_place(share.models, places).items():
         if place == 0:
@@ -70,8 +71,9 @@ def build_group(
             )
             for model in models
         }
+        all_led += led.values()
         lanes = [RunnerLane(model.name, model.vocab_size, len(model.objectives)) for model in models]
-        runner = LedRunner(ranks, journal, led, lanes, together=place == "split")
+        runner = LedRunner(ranks, journal, led, lanes, together=place == "split", all_led=all_led)
         for model in models:
             members[model.name] = Member(model, led[model.name].cache, runner)
     return [members[model.name] for model in share.models]

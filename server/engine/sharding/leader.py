@@ -219,12 +219,15 @@ class LedRunner:
         lanes: Sequence[RunnerLane],
         *,
         together: bool,
+        all_led: Sequence[Led],
     ) -> None:
+        """``all_led``: those of every such runner; a message tells of what was done to all of them."""
         self.lanes = tuple(lanes)
         self._ranks = ranks
         self._journal = journal
         self._led = dict(led)
         self._together = together
+        self._all = all_led
 
     def forward(
         self, chunks: Mapping[str, Sequence[Chunk]], drawn: torch.Tensor | None = None
@@ -278,7 +281,7 @@ class LedRunner:
         if drawn is not None and rows:
             drawn = self._ranks.share_drawn(drawn, rows)
         if self._ranks.worst(FINE) != FINE:
-            for led in self._led.values():
+            for led in self._all:
                 led.cache.tear()
             raise torch.OutOfMemoryError("another rank ran out of memory for its caches")
         return drawn

@@ -116,7 +116,10 @@ def _accept(store: Store, size: int, host: str) -> dict[int, socket.socket]:
         while len(peers) < size - 1:
             connection, _ = listening.accept()
             connection.settimeout(PATIENCE)
-            hello = connection.makefile("rb").readline(LONGEST).decode("ascii", "replace").split()
+            # Unbuffered: what comes behind the line is for whoever listens later.
+            hello = (
+                connection.makefile("rb", buffering=0).readline(LONGEST).decode("ascii", "replace").split()
+            )
             if len(hello) == 2 and secrets.compare_digest(hello[0], token) and hello[1].isdigit():
                 peers[int(hello[1])] = _kept_alive(connection)
             else:

@@ -25,12 +25,16 @@ ROOT = Path(__file__).parents[4]
 
 @dataclass
 class Pair:
-    """``members`` of rank 0, some of which rank 1 shares or holds; ``alone`` are the same in this process only."""
+    """``members`` of rank 0, some of which rank 1 shares or holds; ``alone`` are the same in this process only.
+
+    ``folders``: where the models are, by name.
+    """
 
     ranks: Ranks
     members: list[Member]
     alone: list[Member]
     follower: "subprocess.Popen[str]"
+    folders: dict[str, str]
 
     def engine(self, **limits: Any) -> Engine:
         """An engine on the group."""
@@ -41,7 +45,7 @@ class Pair:
         return Engine(self.alone, _config(limits))
 
 
-LIMITS: dict[str, Any] = {"kv_tokens": 1024, "prefill_chunk": 16, "max_sequences": 6, "max_step_tokens": 96}
+LIMITS: dict[str, Any] = {"kv_tokens": 512, "prefill_chunk": 16, "max_sequences": 6, "max_step_tokens": 96}
 
 
 @contextlib.contextmanager
@@ -133,7 +137,8 @@ def make_pair(shared_models: dict[str, Any], tmp_path_factory: pytest.TempPathFa
             ranks = seat.join("cpu")
             _, members = load_members(_read(declared), lambda _: None, ranks)
         _, alone = load_members(_alone(declared), lambda _: None)
-        made.append(Pair(ranks, members, alone, follower))
+        folders = {one.get("name", "base"): one["model"] for one in (declared["base"], *declared["rewards"])}
+        made.append(Pair(ranks, members, alone, follower, folders))
         return made[-1]
 
     yield make
@@ -141,7 +146,8 @@ def make_pair(shared_models: dict[str, Any], tmp_path_factory: pytest.TempPathFa
         pair.ranks.lifeline.dismiss()
         printed, _ = pair.follower.communicate(timeout=20)
         pair.ranks.lifeline.close()
-        assert (pair.follower.returncode, printed) == (0, "")
+        assert pair.follower.returncode == 0, printed
+        assert "Traceback" not in printed
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from queue import SimpleQueue
 
 import pytest
 
@@ -30,6 +31,14 @@ class Store:
 Lines = list[Lifeline]
 
 
+def close(line: Lifeline) -> None:
+    """What the kernel does for a process that has ended."""
+    for connection in line._peers.values():
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
 @pytest.fixture
 def lines() -> Iterator[Lines]:
     """Those of three ranks."""
@@ -45,24 +54,16 @@ def lines() -> Iterator[Lines]:
         thread.join(10)
     yield [made[rank] for rank in range(3)]
     for line in made.values():
-        close(line)
-
-
-def close(line: Lifeline) -> None:
-    """What the kernel does for a process that has ended."""
-    for connection in line._peers.values():
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
+        line.close()
 
 
 def test_rank_0_hears_who_ended_at_once_and_what_they_said(lines: Lines) -> None:
-    ended: Future[tuple[int, LastWords | None]] = Future()
-    lines[0].watch(lambda rank, words: ended.set_result((rank, words)))
+    ended: SimpleQueue[tuple[int, LastWords | None]] = SimpleQueue()
+    lines[0].watch(lambda rank, words: ended.put((rank, words)))
     lines[2].say(LastWords("no folder\nof this name " + "x" * 9999, user=True))
     began = time.monotonic()
     close(lines[2])
-    rank, words = ended.result(5)
+    rank, words = ended.get(timeout=5)
     assert time.monotonic() - began < 2
     assert rank == 2
     assert words is not None
@@ -70,10 +71,10 @@ def test_rank_0_hears_who_ended_at_once_and_what_they_said(lines: Lines) -> None
 
 
 def test_without_last_words_there_are_none(lines: Lines) -> None:
-    ended: Future[tuple[int, LastWords | None]] = Future()
-    lines[0].watch(lambda rank, words: ended.set_result((rank, words)))
+    ended: SimpleQueue[tuple[int, LastWords | None]] = SimpleQueue()
+    lines[0].watch(lambda rank, words: ended.put((rank, words)))
     close(lines[1])
-    assert ended.result(5) == (1, None)
+    assert ended.get(timeout=5) == (1, None)
 
 
 def test_the_others_hear_the_end_of_rank_0(lines: Lines) -> None:
