@@ -117,11 +117,12 @@ def run(args: argparse.Namespace) -> int:
     if seat is None and processes > 1:
         return launch(args.arguments, processes, deployment.threads)
     watch_launcher()
-    _log_to_stderr()
     if seat is not None and seat.rank > 0:
+        _log_to_stderr()
         return follow(deployment, seat)
     keys = KeyRing(deployment)
     listening = _listen(deployment.http, anonymous=not keys.required)
+    _log_to_stderr()
     return _serve(deployment, keys, listening, seat)
 
 

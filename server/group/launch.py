@@ -95,19 +95,14 @@ class _Group:
         while all(process.poll() is None for process in self._processes):
             time.sleep(LOOK)
         lead = self._processes[0]
-        ended = next(
-            (rank for rank, one in enumerate(self._processes) if one.returncode not in (None, 0)), None
-        )
-        if ended is not None:
-            self._report(ended)
+        if lead.returncode != 0:
+            self._report()
         deadline = time.monotonic() + GRACE
         while time.monotonic() < deadline and any(one.poll() is None for one in self._processes):
             time.sleep(LOOK)
-        if lead.poll() is None or ended is None:
-            # Rank 0 had to be ended; or it ended well, and only then the others, or they are ended now.
-            return 0 if lead.returncode == 0 else 1
-        codes = [lead.returncode, self._processes[ended].returncode]
-        return next((code for code in codes if code > 0), 1)
+        if lead.poll() == 0:
+            return 0  # the others were dismissed, or had not even met it
+        return next((one.returncode for one in self._processes if (one.returncode or 0) > 0), 1)
 
     def kill(self) -> None:
         """End those that still run."""
@@ -116,7 +111,12 @@ class _Group:
                 process.kill()
                 process.wait()
 
-    def _report(self, rank: int) -> None:
+    def _report(self) -> None:
+        """Say who ended first; what the user did wrong (code 2) has been said."""
+        ended = (rank for rank, one in enumerate(self._processes) if one.returncode not in (None, 0, 2))
+        rank = next(ended, None)
+        if rank is None:
+            return
         process = self._processes[rank]
         code = process.returncode
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -133,8 +133,12 @@ class _Group:
             "MASTER_PORT": str(_free_port()),
         }
         if self._threads is None and "OMP_NUM_THREADS" not in os.environ:
-            common["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // self._size))
+            common["OMP_NUM_THREADS"] = str(max(1, _cores() // self._size))
         return common
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free_port() -> int:

@@ -34,7 +34,7 @@ class LastWords:
 
 
 OnEnd = Callable[[int, LastWords | None], None]
-"""(rank, its last words if it had any): a process of the group has ended, or cannot be reached; called once for each."""
+"""(rank, its last words if it had any): a process of the group ends, has ended or cannot be reached; called once for each."""
 
 
 class Store(Protocol):
@@ -93,16 +93,16 @@ class Lifeline:
     def _listen(
         self, peer: int, connection: socket.socket, on_end: OnEnd, on_dismissal: Callable[[], None]
     ) -> None:
-        words: LastWords | None = None
         with connection.makefile("rb") as lines:
             while line := _line(lines.readline):
                 if self._rank != 0 and line == DISMISSED:
                     self._leaving.set()
                     on_dismissal()
-                else:
-                    words = _words(line) or words
+                elif words := _words(line):
+                    on_end(peer, words)  # whatever it still does
+                    return
         if not self._leaving.is_set():
-            on_end(peer, words)
+            on_end(peer, None)
 
 
 def _accept(store: Store, size: int, host: str) -> dict[int, socket.socket]:

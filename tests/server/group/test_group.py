@@ -154,7 +154,7 @@ def test_torchrun_starts_the_same(config: Path) -> None:
 
 @pytest.mark.slow
 def test_a_model_that_cannot_be_split_is_one_line_and_code_2(
-    config: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+    make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     declared = tmp_path / "odd.yaml"
     declared.write_text(
