@@ -277,10 +277,12 @@ class LedRunner:
             placed = tuple(zip(homes[lane.name], numbered, strict=True))
             parts.append(Part(led.number, led.cache.free_blocks, placed))
         rows = 0 if drawn is None else len(drawn)
-        self._ranks.tell(self._journal.close_with(Forward(rows, tuple(parts))))
-        if drawn is not None and rows:
-            drawn = self._ranks.share_drawn(drawn, rows)
-        if self._ranks.worst(FINE) != FINE:
+        with _others_wait("while the ranks agreed on a forward"):
+            self._ranks.tell(self._journal.close_with(Forward(rows, tuple(parts))))
+            if drawn is not None and rows:
+                drawn = self._ranks.share_drawn(drawn, rows)
+            worst = self._ranks.worst(FINE)
+        if worst != FINE:
             for led in self._all:
                 led.cache.tear()
             raise torch.OutOfMemoryError("another rank ran out of memory for its caches")
@@ -289,11 +291,8 @@ class LedRunner:
     def _run_together(
         self, own: Mapping[str, Sequence[Chunk]], drawn: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        try:
+        with _others_wait("in a forward of all ranks"):
             return run_local(self._locals, own, drawn)
-        except Exception as error:
-            # Not even when it is short of memory can this be undone: the others wait in the middle of a layer.
-            raise GroupBroken(f"rank 0 failed in a forward of all ranks: {error}") from error
 
     def _gather(
         self,
@@ -313,11 +312,12 @@ class LedRunner:
                 raise
             short.append(0)
         asked = sorted({home for at in homes.values() for home in at} - {0})
-        for rank in asked:  # all of them, also where that is in vain: they send
-            if self._ranks.status_of(rank) != FINE:
-                short.append(rank)
-                continue
-            logits[rank] = self._received(rank, lanes, chunks, homes)
+        with _others_wait("as it took another's logits"):
+            for rank in asked:  # all of them, also where that is in vain: they send
+                if self._ranks.status_of(rank) == FINE:
+                    logits[rank] = self._received(rank, lanes, chunks, homes)
+                else:
+                    short.append(rank)
         if short:
             raise torch.OutOfMemoryError(f"rank {', '.join(map(str, short))} ran out of memory")
         return {
@@ -356,6 +356,16 @@ class LedRunner:
     @property
     def _locals(self) -> dict[str, Member]:
         return {name: led.local for name, led in self._led.items() if led.local is not None}
+
+
+@contextmanager
+def _others_wait(where: str) -> Iterator[None]:
+    """What fails in here ends the group: others wait for this rank in the middle of what they do, so that not even a shortage of
+    memory can be undone."""
+    try:
+        yield
+    except Exception as error:
+        raise GroupBroken(f"rank 0 failed {where}: {error}") from error
 
 
 def run_local(
