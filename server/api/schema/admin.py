@@ -27,8 +27,8 @@ class RewardRequest(Body):
 
 
 class AdminReward(Answer):
-    """A reward as it is declared. ``member`` is what the engine and its metrics call its model; ``rank`` is which process holds it,
-    where several share the base.
+    """A reward as it is declared. ``member`` is what the engine and its metrics call its model, ``rank`` the process that holds
+    it, where several share the base.
     """
 
     object: Literal["reward"]

@@ -1,39 +1,46 @@
-"""``genarm`` whose caches run out of memory once after every SIGUSR1: ``python -m tests.server.engine.sharding.short serve …``"""
+"""``genarm`` that runs out of memory once after a signal: ``python -m tests.server.engine.sharding.short serve …``
+
+SIGUSR1: a cache does. SIGUSR2: the forward of a model that this process has whole and runs by transformers.
+"""
 
 import signal
 import sys
-from collections.abc import Hashable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from server import cli
 from server.engine.cache.kv_cache import KVCache
+from server.engine.stock import StockModel
 
 
 class Shortage:
-    """In the place of ``KVCache.reserve``."""
+    """Put in front of a method, it raises once after each time that it was armed, where ``applies`` to the method's owner."""
 
-    def __init__(self) -> None:
-        self._real = KVCache.reserve
+    def __init__(self, applies: Callable[[Any], bool]) -> None:
+        self._applies = applies
         self._armed = False
 
-    def arm(self) -> None:
+    def arm(self, *_: object) -> None:
         self._armed = True
 
-    def install(self) -> None:
-        def reserve(cache: KVCache, owner: Hashable, length: int) -> bool:
-            if self._armed:
+    def before(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(owner: Any, *arguments: Any, **options: Any) -> Any:
+            if self._armed and self._applies(owner):
                 self._armed = False
-                raise torch.OutOfMemoryError("no memory for a row")
-            return self._real(cache, owner, length)
+                raise torch.OutOfMemoryError("no memory")
+            return method(owner, *arguments, **options)
 
-        KVCache.reserve = reserve  # type: ignore[method-assign]
+        return call
 
 
 def main() -> int:
-    shortage = Shortage()
-    shortage.install()
-    signal.signal(signal.SIGUSR1, lambda *_: shortage.arm())
+    cache, forward = Shortage(lambda _: True), Shortage(lambda stock: stock._loaded.ranks == 1)
+    KVCache.reserve = cache.before(KVCache.reserve)  # type: ignore[method-assign]
+    StockModel.forward = forward.before(StockModel.forward)  # type: ignore[method-assign]
+    signal.signal(signal.SIGUSR1, cache.arm)
+    signal.signal(signal.SIGUSR2, forward.arm)
     return cli.main(sys.argv[1:])
 
 

@@ -136,13 +136,14 @@ def test_a_reward_that_both_have_is_read_by_both(pair: Pair) -> None:
     assert homes == {0, 1}
 
 
-def test_a_rank_that_has_no_memory_for_a_cache_delays_and_changes_nothing(pair: Pair) -> None:
+@pytest.mark.parametrize("what", [signal.SIGUSR1, signal.SIGUSR2], ids=["a cache", "a reward's forward"])
+def test_a_rank_that_runs_out_of_memory_delays_and_changes_nothing(pair: Pair, what: int) -> None:
     requests = [request(number) for number in range(6)]
     expected = drive(pair.lone_engine(), requests)
 
     def strike(_: Engine, step: int) -> None:
         if step in (3, 12):
-            pair.follower.send_signal(signal.SIGUSR1)
+            pair.follower.send_signal(what)
 
     engine = pair.engine()
     assert drive(engine, requests, strike) == expected
@@ -165,3 +166,20 @@ def test_rank_0_without_memory_is_put_back_too(pair: Pair, monkeypatch: pytest.M
     engine = pair.engine()
     assert drive(engine, requests) == expected
     assert engine.stats().memory_faults == 1
+
+
+def test_a_member_that_leaves_is_gone_everywhere_and_the_rest_goes_on(pair: Pair) -> None:
+    """The last: it does not come back."""
+    requests = [request(number, mix={"base": 1.0, "kind": 0.3}) for number in range(4)]
+    reading = [
+        SequenceRequest(
+            one.id, {"base": one.prompts["base"], "kind": one.prompts["kind"]}, one.mix, one.sampling
+        )
+        for one in requests
+    ]
+    engine = pair.engine()
+    engine.remove_members(["harmless", "helpful"])
+    assert set(engine.members) == {"base", "kind", "base.negative"}
+    assert drive(engine, reading) == drive(pair.lone_engine(), reading)
+    with pytest.raises(ValueError, match="harmless"):
+        engine.add(request(2))
