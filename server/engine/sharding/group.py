@@ -169,5 +169,5 @@ def _cache(model: LoadedModel, share: _Share) -> ContextCache:
     local = share.members.get(model.name)
     if local is not None:
         return local.cache
-    kind = PagedKVCache if share.pages[model.name] else KVCache
-    return kind(kv_shape(model), share.tokens[model.name])
+    shape, tokens = kv_shape(model), share.tokens[model.name]
+    return PagedKVCache(shape, tokens) if share.pages[model.name] else KVCache(shape, tokens)

@@ -347,7 +347,7 @@ class LedRunner:
             if rank in homes[lane.name]
         }
         sizes = [count * lane.vocab_size for lane, count in rows.items()]
-        told = self._ranks.logits_of(rank, sum(sizes)).split(sizes)
+        told = torch.split(self._ranks.logits_of(rank, sum(sizes)), sizes)
         return {
             lane.name: flat.view(count, lane.vocab_size)
             for (lane, count), flat in zip(rows.items(), told, strict=True)
@@ -391,5 +391,5 @@ def _in_order(
         rank: [chunk.logits for chunk, home in zip(chunks, homes, strict=True) if home == rank]
         for rank in logits
     }
-    pieces = {rank: iter(rows.to(device).split(counts[rank])) for rank, rows in logits.items()}
+    pieces = {rank: iter(torch.split(rows.to(device), counts[rank])) for rank, rows in logits.items()}
     return torch.cat([next(pieces[home]) for home in homes])
