@@ -51,6 +51,27 @@ def test_it_says_what_one_process_says(start: Start, alone: Path) -> None:
 
 
 @pytest.mark.slow
+def test_so_do_four(start: Start, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    base = make_checkpoint("llama", "four-base", seed=1, num_key_value_heads=4)
+    rewards = [make_checkpoint("llama", f"four-{seed}", seed=seed) for seed in (2, 3, 4)]
+    told: list[str] = []
+    for processes in (4, 1):
+        declared = [
+            {"name": name, "model": str(model), "rank": rank if processes > 1 else 0}
+            for name, model, rank in zip(("helpful", "harmless", "kind"), rewards, ("all", 3, 1), strict=True)
+        ]
+        config = tmp_path / f"{processes}.yaml"
+        split = {"model": str(base), "tensor_parallel": processes}
+        config.write_text(json.dumps({"model": "tiny", "threads": 1, "base": split, "rewards": declared}))
+        group = start(declared=config).wait_until_ready()
+        told.append(answer(group.url))
+        group.signal(signal.SIGTERM)
+        assert group.rest()
+        assert group.process.returncode == 0
+    assert told[0] == told[1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_when_a_rank_is_killed_while_nothing_runs_all_end_within_seconds(start: Start, rank: int) -> None:
     group = start().wait_until_ready()
