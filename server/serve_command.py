@@ -18,7 +18,7 @@ from server.access import KeyRing, is_loopback
 from server.config import Deployment, HttpSettings, read_config_file, read_deployment
 from server.group.follow import follow
 from server.group.launch import launch, watch_launcher
-from server.group.lead import Lead
+from server.group.lead import Lead, lead_to_the_end
 from server.group.seat import Seat
 from server.runtime import load_runtime
 
@@ -123,7 +123,9 @@ def run(args: argparse.Namespace) -> int:
     keys = KeyRing(deployment)
     listening = _listen(deployment.http, anonymous=not keys.required)
     _log_to_stderr()
-    return _serve(deployment, keys, listening, seat)
+    if seat is None:
+        return _serve(deployment, keys, listening, None)
+    lead_to_the_end(lambda: _serve(deployment, keys, listening, seat))
 
 
 def deployment_from(args: argparse.Namespace) -> Deployment:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from arm_models.errors import UserError
 from server.config import Deployment
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 LAST_SECONDS = 6.0
 """How long the server may take to tell its clients that a process is gone; a device that waits for that process may hang."""
+
+
+def lead_to_the_end(serve: Callable[[], int]) -> NoReturn:
+    """Runs the server of rank 0 and ends the process with its exit code, as the command would. Of torch nothing is taken down: a
+    thread that waits for another process would have to be waited for.
+    """
+    try:
+        code = serve()
+    except UserError as error:
+        print(f"genarm: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 2
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class Lead:
