@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     _log_to_stderr()
     if seat is None:
         return _serve(deployment, keys, listening, None)
-    lead_to_the_end(lambda: _serve(deployment, keys, listening, seat))
+    return lead_to_the_end(lambda: _serve(deployment, keys, listening, seat))
 
 
 def deployment_from(args: argparse.Namespace) -> Deployment:
