@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = _parser(chosen=next((word for word in arguments if not word.startswith("-")), None))
         namespace = parser.parse_args(arguments)
+        namespace.arguments = arguments
         code: int = namespace.run(namespace)
     except UserError as error:
         print(f"genarm: {' '.join(str(error).split())}", file=sys.stderr)

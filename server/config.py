@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -53,6 +54,15 @@ def _in_order(bounds: tuple[float | None, float | None]) -> tuple[float | None, 
     return bounds
 
 
+def _one_or_all(value: object) -> object:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError("must be 0, 1, 2 … or all")
+
+
+Rank = Annotated[int | Literal["all"], PlainValidator(_one_or_all)]
+"""Which process of a group: one of them, or each."""
+
 Bounds = Annotated[tuple[Weight | None, Weight | None], AfterValidator(_in_order)]
 """Smallest and largest weight; None is no bound."""
 
@@ -64,18 +74,38 @@ class Section(BaseModel):
 
 
 class MemberSettings(Section):
-    """Where a model comes from (local folder or hub id; full model or LoRA adapter) and how it is held."""
+    """Where a model comes from (local folder or hub id; full model or LoRA adapter) and how it is held.
+
+    ``rank``: where several processes share the base, which of them holds it; or "all", each reading its share of the answers.
+    """
 
     model: Annotated[str, Field(min_length=1)]
     device: Annotated[str, StringConstraints(pattern=r"^(cpu|cuda|cuda:\d+)$")] = "cpu"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     chat_template: str | None = None
+    rank: Rank = 0
 
 
 class BaseSettings(MemberSettings):
-    """The model that is guided; ``negative_prompt`` gives it a second context per request, with memory of its own."""
+    """The model that is guided; ``negative_prompt`` gives it a second context per request, with memory of its own.
+
+    ``tensor_parallel``: processes that its weights are split over, each with a device of its own; 1 needs no other process.
+    """
 
     negative_prompt: Annotated[bool, Field(strict=True)] = False
+    tensor_parallel: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.rank != 0:
+            raise ValueError("rank is for other models; the base is split over tensor_parallel processes")
+        if self.tensor_parallel > 1 and self.dtype == "int8":
+            raise ValueError("tensor_parallel: a base in int8 cannot be split; use float32 or bfloat16")
+        if self.tensor_parallel > 1 and ":" in self.device:
+            raise ValueError(
+                f"tensor_parallel: every process takes a GPU of its own; device is cuda, not {self.device}"
+            )
+        return self
 
 
 class NamedSettings(MemberSettings):
@@ -203,6 +233,7 @@ class Deployment(Section):
                     known = ", ".join(names) or "none"
                     raise ValueError(f"presets.{preset}.{name}: no reward has this name (known: {known})")
         _check_weight_ranges(self)
+        _check_ranks(self)
         return self
 
     @property
@@ -233,15 +264,20 @@ class Deployment(Section):
         return {name: float(weights.get(name, 0.0)) for name in self.reward_names}
 
 
-def _check_names(deployment: Deployment) -> None:
-    """Every model of a deployment has a name of its own, also those that are called after another."""
-    taken = {"base": "the base model", "base.negative": "the base's negative prompt"}
-    sections: dict[str, tuple[NamedSettings, ...]] = {
+def _sections(deployment: Deployment) -> dict[str, tuple[NamedSettings, ...]]:
+    """The models besides the base, by the section of the file that declares them."""
+    return {
         "rewards": deployment.rewards,
         "policies": deployment.policies,
         "scorers": deployment.scorers,
         "conditioned": () if deployment.conditioned is None else (deployment.conditioned,),
     }
+
+
+def _check_names(deployment: Deployment) -> None:
+    """Every model of a deployment has a name of its own, also those that are called after another."""
+    taken = {"base": "the base model", "base.negative": "the base's negative prompt"}
+    sections = _sections(deployment)
     for section, models in sections.items():
         for model in models:
             if model.name in taken:
@@ -254,6 +290,19 @@ def _check_names(deployment: Deployment) -> None:
         name = f"{pair.name}.reference"
         if pair.reference not in (None, "base") and name in taken:
             raise ValueError(f"{taken[name]}: the name '{name}' is taken by the reference of '{pair.name}'")
+
+
+def _check_ranks(deployment: Deployment) -> None:
+    """What another process is to hold needs that process."""
+    processes = deployment.base.tensor_parallel
+    known = "0" if processes == 1 else f"0 to {processes - 1}, or all"
+    for section, models in _sections(deployment).items():
+        for model in models:
+            if model.rank != 0 and (processes == 1 or (model.rank != "all" and model.rank >= processes)):
+                raise ValueError(
+                    f"{section}: the rank of '{model.name}' is {model.rank}, but base.tensor_parallel is {processes} "
+                    f"(known: {known})"
+                )
 
 
 def _check_weight_ranges(deployment: Deployment) -> None:

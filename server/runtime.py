@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from arm_models.errors import UserError
 from server.config import Deployment, EngineSettings, MemberSettings
-from server.decoding import NEGATIVE, Roster
+from server.decoding import BASE, NEGATIVE, Roster
 from server.joining import Joined, Joining, Part, model_source, parts
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         SequenceRequest,
         TokenOutput,
     )
+    from server.engine.sharding.follower import Follower
+    from server.engine.sharding.group import Place
+    from server.engine.sharding.ranks import Ranks
     from server.text import ChatTokenizer
 
 
@@ -131,42 +134,24 @@ Load = Callable[[Deployment, Callable[[str], None]], Runtime]
 """Loads a deployment, telling its progress line by line; raises UserError when that is impossible."""
 
 
-def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Runtime:
+def load_runtime(
+    deployment: Deployment, progress: Callable[[str], None], ranks: Ranks | None = None
+) -> Runtime:
     """Loads every model of ``deployment`` and builds the engine over them; takes seconds to minutes.
+
+    ``ranks``: the processes that share the base, of which this is rank 0; the others :func:`load_follower` at the same time.
 
     Raises:
         UserError: a model, template or limit cannot be used; names it.
     """
     # Imported here because torch takes seconds, during which the server already answers /health.
-    import torch
-
-    from arm_models.loading import fingerprint, load_family
-    from server.engine import (
-        ATTENTION,
-        BLOCK,
-        Engine,
-        EngineThread,
-        SelfTestError,
-        build_members,
-        register_attention,
-        release_stock,
-    )
+    from arm_models.loading import fingerprint
+    from server.engine import BLOCK, Engine, EngineThread
     from server.text import ChatTokenizer
 
-    config, roster = _engine_config(deployment.engine), Roster.of(deployment)
-    if deployment.threads is not None:
-        torch.set_num_threads(deployment.threads)
-    register_attention()
-    base, *others = sources(roster)
-    family = load_family(base, others, attention=ATTENTION, progress=progress)
-    _check_objectives(roster, family)
-    progress("checking the cached forward of every model against the plain one")
-    try:
-        resident = build_members(family, config, negative=roster.negative)
-        release_stock(resident)
-        engine = Engine(resident, config)
-    except SelfTestError as error:
-        raise UserError(str(error)) from None
+    config = _engine_config(deployment.engine)
+    family, resident = load_members(deployment, progress, ranks)
+    engine = Engine(resident, config)
     models = (family.base, *family.rewards)
     tokens = resident[0].cache.num_blocks * BLOCK
     return Runtime(
@@ -179,6 +164,88 @@ def load_runtime(deployment: Deployment, progress: Callable[[str], None]) -> Run
         parts=parts(resident),
         join=Joining(family.base, config, tokens, resident[0].max_context),
     )
+
+
+def load_members(
+    deployment: Deployment, progress: Callable[[str], None], ranks: Ranks | None = None
+) -> tuple[Family, list[Member]]:
+    """The models of ``deployment``, and the members that an engine has of them; arguments and errors as of
+    :func:`load_runtime`.
+    """
+    from server.engine import SelfTestError, build_members, release_stock
+
+    config, roster = _engine_config(deployment.engine), Roster.of(deployment)
+    family = _load(deployment, roster, progress, ranks)
+    progress("checking the cached forward of every model against the plain one")
+    try:
+        if ranks is None:
+            members = build_members(family, config, negative=roster.negative)
+            release_stock(members)
+        else:
+            from server.engine.sharding.group import build_group
+
+            members = build_group(family, config, ranks, _places(roster), negative=roster.negative)
+    except SelfTestError as error:
+        raise UserError(str(error)) from None
+    return family, members
+
+
+def load_follower(deployment: Deployment, progress: Callable[[str], None], ranks: Ranks) -> Follower:
+    """Loads what another process than rank 0 holds of ``deployment``.
+
+    Raises:
+        UserError: as :func:`load_runtime`.
+    """
+    from server.engine import SelfTestError
+    from server.engine.sharding.group import build_follower
+
+    config, roster = _engine_config(deployment.engine), Roster.of(deployment)
+    family = _load(deployment, roster, progress, ranks)
+    try:
+        return build_follower(family, config, ranks, _places(roster), negative=roster.negative)
+    except SelfTestError as error:
+        raise UserError(str(error)) from None
+
+
+def _load(
+    deployment: Deployment, roster: Roster, progress: Callable[[str], None], ranks: Ranks | None
+) -> Family:
+    """The family, of which this process has all, or its share."""
+    import torch
+
+    from arm_models.loading import load_family
+    from server.engine import ATTENTION, register_attention
+
+    if ranks is None and deployment.base.tensor_parallel > 1:
+        raise UserError("base.tensor_parallel: only `genarm serve` splits a base over processes")
+    if deployment.threads is not None:
+        torch.set_num_threads(deployment.threads)
+    register_attention()
+    base, *others = sources(roster) if ranks is None else _share(sources(roster), roster, ranks)
+    family = load_family(base, others, attention=ATTENTION, progress=progress)
+    _check_objectives(roster, family)
+    return family
+
+
+def _share(all_sources: Sequence[ModelSource], roster: Roster, ranks: Ranks) -> list[ModelSource]:
+    """What this process loads of each: the base's part, others whole or not at all."""
+    places = _places(roster)
+    base, *others = all_sources
+    shared = [replace(base, ranks=ranks.size, device=_own(base.device, ranks))]
+    for source in others:
+        here = places.get(source.name, 0) in ("all", ranks.rank)
+        shared.append(replace(source, here=here, device=_own(source.device, ranks)))
+    return shared
+
+
+def _own(device: str, ranks: Ranks) -> str:
+    """``cuda`` is this process's own GPU, where the base is on GPUs; ``cuda:N`` any of the machine's."""
+    return str(ranks.device) if device == "cuda" and ranks.device.type == "cuda" else device
+
+
+def _places(roster: Roster) -> dict[str, Place]:
+    """Which rank holds each member but the base."""
+    return {name: own.rank for name, own in roster.settings.items() if name != BASE}
 
 
 def sources(roster: Roster) -> list[ModelSource]:

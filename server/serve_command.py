@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from arm_models.errors import UserError
 from server.access import KeyRing, is_loopback
 from server.config import Deployment, HttpSettings, read_config_file, read_deployment
+from server.group.follow import follow
+from server.group.launch import launch, watch_launcher
+from server.group.lead import Lead, lead_to_the_end
+from server.group.seat import Seat
 from server.log import log_to_stderr
 from server.products import bound_kept_products
+from server.runtime import load_runtime
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -45,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N, for every model")
     models.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16", "float16", "int8"), help="for every model"
+    )
+    models.add_argument(
+        "--tensor-parallel",
+        type=int,
+        metavar="N",
+        help="processes that the base is split over, started by this command (default: 1)",
     )
     http = parser.add_argument_group("http")
     http.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
@@ -99,10 +110,20 @@ def run(args: argparse.Namespace) -> int:
     """
     bound_kept_products()
     deployment = deployment_from(args)
+    processes = deployment.base.tensor_parallel
+    seat = Seat.of(processes)
+    if seat is None and processes > 1:
+        return launch(args.arguments, processes, deployment.threads)
+    watch_launcher()
+    if seat is not None and seat.rank > 0:
+        log_to_stderr()
+        return follow(deployment, seat)
     keys = KeyRing(deployment)
     listening = _listen(deployment.http, anonymous=not keys.required)
     log_to_stderr()
-    return _serve(deployment, keys, listening)
+    if seat is None:
+        return _serve(deployment, keys, listening, None)
+    return lead_to_the_end(lambda: _serve(deployment, keys, listening, seat))
 
 
 def deployment_from(args: argparse.Namespace) -> Deployment:
@@ -142,6 +163,8 @@ def _with_flags(declared: dict[str, Any], args: argparse.Namespace) -> dict[str,
         flags = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
         if flags:
             merged[section] = _over(merged.get(section, {}), flags)
+    if args.tensor_parallel is not None:
+        merged["base"] = _over(merged.get("base", {}), {"tensor_parallel": args.tensor_parallel})
     held = {name: getattr(args, name) for name in ("device", "dtype") if getattr(args, name) is not None}
     if held:
         merged["base"] = _over(merged.get("base", {}), held)
@@ -241,7 +264,8 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> int:
+def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket, seat: Seat | None) -> int:
+    """``seat``: in a group of processes that share the base, where this is rank 0; None where it is on its own."""
     # In a container it is process 1, which a signal without a handler does not end; and the imports take seconds.
     signal.signal(signal.SIGTERM, lambda *_: _leave(0))
     import uvicorn
@@ -291,6 +315,12 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
         def _exit(self) -> None:
             self.should_exit = True
 
+    def break_up(error: Exception) -> None:
+        """Another process of the group is gone; from any thread."""
+        if not uvicorn_server.loop.is_closed():
+            uvicorn_server.loop.call_soon_threadsafe(serving.fail, error)
+
+    lead = None if seat is None else Lead(seat, break_up)
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -300,7 +330,11 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
         print(f"genarm: ready on {url} (model {deployment.model}; rewards {rewards})", flush=True)
 
     app: FastAPI = create_app(
-        deployment, keys=keys, on_ready=announce, on_dead=lambda error: uvicorn_server.die(error)
+        deployment,
+        keys=keys,
+        load=load_runtime if lead is None else lead.load,
+        on_ready=announce,
+        on_dead=lambda error: uvicorn_server.die(error),
     )
     serving: Serving = app.state.serving
     config = uvicorn.Config(
@@ -314,6 +348,8 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket) -> i
     )
     uvicorn_server = DrainingServer(config)
     uvicorn_server.run(sockets=[listening])
+    if lead is not None:
+        lead.leave()
     if isinstance(uvicorn_server.fatal, UserError):
         raise uvicorn_server.fatal
     _leave(0 if uvicorn_server.fatal is None else 1)

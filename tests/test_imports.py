@@ -13,7 +13,7 @@ WEB = ("fastapi", "starlette", "uvicorn", "pydantic", "sse_starlette", "promethe
 WEB_SERVER = ("fastapi", "starlette", "uvicorn", "sse_starlette")
 UPPER = ("server.app", "server.cli", "server.api", "server.serve_command", "server.evaluate_command")
 UPPER += ("server.sweep_command", "server.compare_command", "server.evaluation", "server.comparison")
-UPPER += ("server.joining", "server.replicas", "server.deploy_command")
+UPPER += ("server.joining", "server.replicas", "server.deploy_command", "server.group")
 LOWEST = (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine", "arm_models")
 
 
@@ -66,6 +66,7 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
             (*LOWEST, "server.text", "server.structured", "server.metrics", "server.evaluation"),
         ),
         ("server/access", WEB_SERVER),
+        ("server/group", ("server.app", "server.api", "server.cli", "server.serve_command", *WEB)),
         ("server/config", ("server.access", "server.errors", "server.metrics")),
         ("server/errors", ("server.access", "server.config", "server.metrics")),
         ("server/decoding", ("server.access",)),

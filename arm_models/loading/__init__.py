@@ -6,6 +6,7 @@ checkpoint.py     a folder on disk whose files are all there and whole
 architecture.py   is it a decoder whose attention the engine can stand in for?
 adapter.py        LoRA adapters: many on one backbone, one switched on at a time (conditioned ones: ``arm_models.conditioned``)
 scalar.py         reward models with a scalar head, called as language models are
+split.py          models whose weights are split over processes
 vocabulary.py     tokenizers, chat templates, and whether token ids mean the same everywhere
 family.py         the base and its rewards, loaded and checked against each other
 footprint.py      how much memory a model will take, and how much there is

@@ -127,6 +127,17 @@ def inspect_config(config: PretrainedConfig, *, scalar: bool = False) -> Attenti
         return None  # data-dependent code, such as the routing of experts, cannot run without data
 
 
+def declared_shape(config: PretrainedConfig) -> AttentionShape:
+    """The attention as a config names it, which its model need not keep to."""
+    heads = int(config.num_attention_heads)
+    return AttentionShape(
+        num_layers=int(config.num_hidden_layers),
+        num_heads=heads,
+        num_kv_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+    )
+
+
 def inspect_model(model: Any, attention: str) -> AttentionShape:
     """The attention of a loaded model, by one forward of six tokens; leaves it switched to ``attention``.
 

@@ -22,10 +22,17 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from arm_models.errors import CheckpointError
-from arm_models.loading.architecture import AttentionShape, Unsupported, inspect_config, inspect_model
+from arm_models.loading.architecture import (
+    AttentionShape,
+    Unsupported,
+    declared_shape,
+    inspect_config,
+    inspect_model,
+)
 from arm_models.loading.checkpoint import Checkpoint, one_line, open_checkpoint
-from arm_models.loading.scalar import ScalarModel, complaint
+from arm_models.loading.scalar import ScalarModel, complaint, scalar_from_config
 from arm_models.loading.source import ModelSource, resolve_device, resolve_dtype
+from arm_models.loading.split import split_over
 from arm_models.loading.vocabulary import check_vocabulary, load_tokenizer, shared_vocabulary
 
 if TYPE_CHECKING:
@@ -50,6 +57,8 @@ class LoadedModel:
     of a text. input_size: rows of its embedding; a prompt with an id from here on cannot be read. max_length:
     tokens a context may have. digest: changes with the files it was loaded from. quantize: its linear layers
     are to be run in 8 bits (``model`` is float32 itself).
+    ranks: processes that ``model`` is split over; its heads are those of this process, and all of them have to
+    run every forward together. On the device "meta" there is no model: another process holds it.
     objectives: what the entries of the preference vector mean that the member is conditioned on; none where it
     is not. conditioned_layers: those of ``model`` that such a member is in, whichever member this one is.
     """
@@ -70,6 +79,7 @@ class LoadedModel:
     digest: str
     quantize: bool = False
     scalar: bool = False
+    ranks: int = 1
     switch: "AdapterSwitch | None" = field(default=None, repr=False)
     objectives: tuple[str, ...] = ()
     conditioned_layers: "tuple[ConditionedLinear, ...]" = field(default=(), repr=False)
@@ -106,6 +116,7 @@ class _Backbone:
     input_rows: int
     head_rows: int
     scalar: bool = False
+    ranks: int = 1
     switch: "AdapterSwitch | None" = None
     conditioned_layers: "tuple[ConditionedLinear, ...]" = ()
     serves_full_member: bool = False
@@ -218,8 +229,16 @@ class _Loader:
             raise checkpoint.error(
                 "it is an adapter; a scorer is a whole model, so merge it into its backbone"
             )
+        if source.ranks > 1 and checkpoint.is_adapter:
+            raise checkpoint.error(
+                "it is an adapter; only a whole model is split over processes: merge it into its backbone"
+            )
         full = self._backbone_of(checkpoint) if checkpoint.is_adapter else checkpoint
         tokenizer = load_tokenizer(checkpoint, full, source.chat_template)
+        if checkpoint.is_adapter:
+            self._check_whole(checkpoint, full)
+        if not source.here:
+            return self._described(source, checkpoint, full, tokenizer)
         backbone = self._backbone(source, full, shared=checkpoint.is_adapter)
         adapter: str | None = None
         objectives: tuple[str, ...] = ()
@@ -231,6 +250,52 @@ class _Loader:
             backbone.serves_full_member = True
         shape = self._inspect(checkpoint, backbone, None if objectives else adapter)
         return _Member(source, checkpoint, backbone, adapter, tokenizer, shape, objectives)
+
+    def _check_whole(self, checkpoint: Checkpoint, full: Checkpoint) -> None:
+        """An adapter's layers go beside whole ones."""
+        if any(one.ranks > 1 and one.checkpoint.folder == full.folder for one in self.backbones):
+            raise checkpoint.error(
+                f"an adapter on {full.folder}, which is split over processes; adapters go on whole models: merge it"
+            )
+
+    def _described(
+        self,
+        source: ModelSource,
+        checkpoint: Checkpoint,
+        full: Checkpoint,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> _Member:
+        """A member that another process holds: all but its weights."""
+        config, scalar = read_config(full), source.kind == "scalar"
+        reason = complaint(config) if scalar else None
+        if reason is not None:
+            raise checkpoint.error(reason)
+        try:
+            # What cannot be seen without weights is seen by the process that holds them.
+            shape = inspect_config(config, scalar=scalar) or declared_shape(config)
+        except Unsupported as error:
+            raise checkpoint.error(str(error)) from error
+        objectives: tuple[str, ...] = ()
+        if source.kind == "conditioned":
+            from arm_models.conditioned import read_config as read_conditioned
+
+            objectives = read_conditioned(checkpoint).objectives
+        device = resolve_device(source)
+        with device:
+            model: Any = (
+                scalar_from_config(config, self.attention)
+                if scalar
+                else AutoModelForCausalLM.from_config(
+                    config, attn_implementation=self.attention, trust_remote_code=False
+                )
+            )
+        input_rows = model.get_input_embeddings().weight.shape[0]
+        head_rows = input_rows if scalar else model.get_output_embeddings().weight.shape[0]
+        dtype = resolve_dtype(source, device) or full.stored_dtype
+        backbone = _Backbone(
+            full, model.eval(), device, dtype, source.quantize, input_rows, head_rows, scalar
+        )
+        return _Member(source, checkpoint, backbone, None, tokenizer, shape, objectives)
 
     def _backbone_of(self, checkpoint: Checkpoint) -> Checkpoint:
         # peft takes seconds to import, and a family without adapters does without it.
@@ -281,8 +346,14 @@ class _Loader:
         dtype = resolve_dtype(source, device) or checkpoint.stored_dtype
         for backbone in self.backbones:
             scalar = source.kind == "scalar"
-            kept = (backbone.checkpoint.folder, backbone.device, backbone.dtype, backbone.quantize)
-            wanted = (checkpoint.folder, device, dtype, source.quantize)
+            kept = (
+                backbone.checkpoint.folder,
+                backbone.device,
+                backbone.dtype,
+                backbone.quantize,
+                backbone.ranks,
+            )
+            wanted = (checkpoint.folder, device, dtype, source.quantize, source.ranks)
             if scalar == backbone.scalar and kept == wanted and (shared or not backbone.serves_full_member):
                 return backbone
         backbone = self._read(checkpoint, device, dtype, source)
@@ -302,7 +373,11 @@ class _Loader:
         except Unsupported as error:
             raise checkpoint.error(str(error)) from error
         held = f"{dtype}, to be run in int8" if quantize else str(dtype)
-        self.progress(f"loading {checkpoint.name}: {checkpoint.folder} ({held}, {device})")
+        where = str(device) if source.ranks == 1 else f"{device}, split over {source.ranks} processes"
+        self.progress(f"loading {checkpoint.name}: {checkpoint.folder} ({held}, {where})")
+        options: dict[str, Any] = {}
+        if source.ranks > 1:
+            options["distributed_config"] = split_over(source.ranks, config, checkpoint)
         try:
             auto = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
             model, info = auto.from_pretrained(
@@ -314,13 +389,15 @@ class _Loader:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                **options,
             )
         except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
             raise checkpoint.error(f"cannot be loaded: {one_line(error)}") from error
         _check_complete(checkpoint, info)
         self._check_attention(checkpoint, model)
         try:
-            model.to(device).eval().requires_grad_(False)
+            # A part of a model is where it is to be already.
+            (model if source.ranks > 1 else model.to(device)).eval().requires_grad_(False)
         except torch.OutOfMemoryError as error:
             raise checkpoint.error(f"does not fit into the memory of {device}") from error
         input_rows = model.get_input_embeddings().weight.shape[0]
@@ -329,7 +406,9 @@ class _Loader:
             head_rows, model = input_rows, ScalarModel(model).eval()
         else:
             head_rows = model.get_output_embeddings().weight.shape[0]
-        return _Backbone(checkpoint, model, device, dtype, quantize, input_rows, head_rows, scalar)
+        return _Backbone(
+            checkpoint, model, device, dtype, quantize, input_rows, head_rows, scalar, source.ranks
+        )
 
     def _check_attention(self, checkpoint: Checkpoint, model: Any) -> None:
         # A failed switch only warns and then runs without the engine's cache.
@@ -392,6 +471,7 @@ def _finished(member: _Member, vocab_size: int) -> LoadedModel:
         digest=hashlib.sha256((digest + template).encode()).hexdigest(),
         quantize=backbone.quantize,
         scalar=backbone.scalar,
+        ranks=backbone.ranks,
         switch=backbone.switch,
         objectives=member.objectives,
         conditioned_layers=backbone.conditioned_layers,

@@ -30,6 +30,9 @@ class ModelSource:
     kind: causal, a language model; scalar, a reward model with a scalar head (a sequence classifier of
     transformers with one label, no adapter); conditioned, an adapter that makes a language model of its
     backbone for every preference vector (:mod:`arm_models.conditioned`).
+    ranks: processes that its weights are split over; all of them load it at the same time, each its own part
+    (torch.distributed has begun by then). here: whether this process is to hold it; of one that another
+    process holds only what it is like is loaded, on the device "meta".
     """
 
     name: str
@@ -38,6 +41,8 @@ class ModelSource:
     dtype: str = "auto"
     chat_template: str | None = None
     kind: Kind = "causal"
+    ranks: int = 1
+    here: bool = True
 
     @property
     def quantize(self) -> bool:
@@ -51,7 +56,12 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(source: ModelSource) -> torch.device:
-    """The device of ``source`` (``cuda``: the first GPU). Raises CheckpointError if it is not there."""
+    """The device of ``source`` (``cuda``: the first GPU), of one that another process holds "meta".
+
+    Raises CheckpointError if it is not there.
+    """
+    if not source.here:
+        return torch.device("meta")
     if source.device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", source.device):
         raise CheckpointError(f"{source.name}: device {source.device!r} is not known; use cpu or cuda:N")
     device = "cuda:0" if source.device == "cuda" else source.device
@@ -68,12 +78,13 @@ def resolve_dtype(source: ModelSource, device: torch.device) -> torch.dtype | No
     and where int8 is not to be had.
     """
     if source.dtype == "auto":
-        return torch.float32 if device.type == "cpu" else None
+        on_cpu = device.type == "cpu" or (not source.here and source.device == "cpu")
+        return torch.float32 if on_cpu else None
     if source.dtype not in DTYPES:
         raise CheckpointError(
             f"{source.name}: dtype {source.dtype!r} is not known; use auto, {', '.join(DTYPES)}"
         )
-    if source.quantize and not multiplies_int8(device):
+    if source.quantize and source.here and not multiplies_int8(device):
         raise CheckpointError(
             f"{source.name}: dtype int8 needs a CPU with AVX-512 VNNI, and device cpu; use float32 or bfloat16"
         )

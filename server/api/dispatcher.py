@@ -91,6 +91,11 @@ class Dispatcher:
         if engine is not None:
             engine.stop(timeout=5.0)
 
+    def lose(self, error: Exception) -> None:
+        """The engine cannot go on, whatever its thread does or waits for: every request under way ends with an error."""
+        self._engine = None
+        self._bury(error)
+
     @property
     def engine(self) -> EngineLike:
         """The engine; raises Unavailable before there is one and after its death."""

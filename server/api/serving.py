@@ -150,6 +150,15 @@ class Serving:
             LOG.warning("%s s to drain are over; what still runs is ended", f"{seconds:g}")
             self.dispatcher.fail_all(lambda: Unavailable("The server is shutting down.", retry_after=5))
 
+    def fail(self, error: Exception) -> None:
+        """Serving has become impossible for a reason outside the engine; on the loop."""
+        if self.phase is Phase.DEAD:
+            return
+        if self._dispatcher is None:
+            self._die(error)
+        else:
+            self._dispatcher.lose(error)
+
     @property
     def deployment(self) -> Deployment:
         """What is served now."""

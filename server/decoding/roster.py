@@ -174,7 +174,7 @@ class _Cast:
         """The member that ``reference`` means: the base, or a model that is held as ``settings`` are."""
         if reference == BASE:
             return BASE
-        held = settings.model_dump(include={"device", "dtype", "chat_template"})
+        held = settings.model_dump(include={"device", "dtype", "chat_template", "rank"})
         own = MemberSettings(model=reference, **held)
         return self.share(_versioned(f"{name}.reference", version), own)
 
@@ -185,4 +185,4 @@ def _versioned(name: str, version: int | None) -> str:
 
 def _identity(settings: MemberSettings) -> tuple[str | None, ...]:
     """What makes two models the same."""
-    return settings.model, settings.device, settings.dtype, settings.chat_template
+    return settings.model, settings.device, settings.dtype, settings.chat_template, str(settings.rank)

@@ -54,6 +54,7 @@ def diagnose(declared: Callable[[], Deployment], look: Callable[[], Machine] = t
     ]
     roster = Roster.of(deployment)
     checks += check_surroundings(deployment, roster)
+    checks += _group(deployment)
     found, members = _members(roster, machine)
     capacities = tuple(_capacities(members, machine, deployment))
     checks += [
@@ -116,6 +117,15 @@ def _dtype(source: ModelSource, machine: Machine) -> str | None:
         resolve_dtype(source, torch.device("cpu" if source.device == "cpu" else "cuda"))
         return source.dtype
     return "float32" if source.device == "cpu" else None
+
+
+def _group(deployment: Deployment) -> list[Check]:
+    """What is not known here of a base that is split over processes."""
+    processes = deployment.base.tensor_parallel
+    if processes == 1:
+        return []
+    told = f"{processes} processes share the base; what follows is as if one held everything"
+    return [Check("base.tensor_parallel", told, "warning")]
 
 
 def _threads(count: int, machine: Machine) -> Check:

@@ -87,7 +87,7 @@ def build_members(family: Family, config: EngineConfig, *, negative: bool = Fals
     sizes = {model.name: kv_tokens(models, model, config) for model in models}
     members: dict[str, Member] = {}
     for forward in forwards(models, deterministic=config.deterministic):
-        for member in _tested(forward, sizes, config):
+        for member in tested(forward, sizes, config):
             members[member.name] = member
     return [members[model.name] for model in models]
 
@@ -105,7 +105,7 @@ def build_more(models: Sequence[LoadedModel], config: EngineConfig, tokens: int)
     sizes = {model.name: tokens for model in models}
     members: dict[str, Member] = {}
     for forward in forwards(models, deterministic=config.deterministic):
-        members.update((member.name, member) for member in _tested(forward, sizes, config))
+        members.update((member.name, member) for member in tested(forward, sizes, config))
     release_stock(members.values())
     return [members[model.name] for model in models]
 
@@ -121,6 +121,9 @@ def forwards(models: Sequence[LoadedModel], *, deterministic: bool = False) -> l
     stock: list[Forward] = []
     for lanes in _by_backbone(models):
         backbone = lanes[0].model
+        if lanes[0].ranks > 1:  # its layers are parts, which transformers puts together
+            stock.extend(Forward((lane,), StockModel(lane)) for lane in lanes)
+            continue
         names = [lane.adapter for lane in lanes if lane.adapter is not None]
         collected = collect(backbone, names) if names and not deterministic else None
         taken = None
@@ -175,10 +178,10 @@ def _fused(
     return Forward(models, Decoder(taken, lanes, adapters.get(id(models[0].model))))
 
 
-def _tested(forward: Forward, sizes: dict[str, int], config: EngineConfig) -> list[Member]:
+def tested(forward: Forward, sizes: dict[str, int], config: EngineConfig) -> list[Member]:
     """Members of a forward that have passed what they have to pass; by transformers one by one where only that keeps
     ``deterministic``."""
-    paged = _is_paged(forward.models[0].device, config)
+    paged = is_paged(forward.models[0].device, config)
     members = forward.members(sizes, deterministic=config.deterministic, paged=paged)
     runner = members[0].runner
     if isinstance(runner, PagedRunner):
@@ -193,7 +196,7 @@ def _tested(forward: Forward, sizes: dict[str, int], config: EngineConfig) -> li
             if isinstance(forward.packed, StockModel):
                 raise
             alone = [Forward((model,), StockModel(model)) for model in forward.models]
-            return [member for one in alone for member in _tested(one, sizes, config)]
+            return [member for one in alone for member in tested(one, sizes, config)]
     if isinstance(runner, PagedRunner):
         runner.warm_up()
     for member in members:
@@ -201,7 +204,7 @@ def _tested(forward: Forward, sizes: dict[str, int], config: EngineConfig) -> li
     return members
 
 
-def _is_paged(device: torch.device, config: EngineConfig) -> bool:
+def is_paged(device: torch.device, config: EngineConfig) -> bool:
     """Whether members on ``device`` keep keys and values in pages. Slabs are faster where there is no kernel for pages."""
     return config.cache == "pages" or (config.cache == "auto" and device.type == "cuda")
 

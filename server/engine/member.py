@@ -9,7 +9,7 @@ from server.engine.attention.hook import stock_attention
 from server.engine.cache.context_cache import ContextCache
 from server.engine.cache.kv_cache import BLOCK
 from server.engine.chunk import Chunk
-from server.engine.runner import Runner
+from server.engine.runner import MemberRunner
 
 
 class SelfTestError(RuntimeError):
@@ -19,7 +19,7 @@ class SelfTestError(RuntimeError):
 class Member:
     """One model of the mix with its own cache."""
 
-    def __init__(self, loaded: LoadedModel, cache: ContextCache, runner: Runner) -> None:
+    def __init__(self, loaded: LoadedModel, cache: ContextCache, runner: MemberRunner) -> None:
         self.name = loaded.name
         self.loaded = loaded
         self.max_length = loaded.max_length

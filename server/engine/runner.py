@@ -40,6 +40,27 @@ class PackedModel(Protocol):
         """See :meth:`server.engine.decoder.Decoder.vacate`."""
 
 
+class MemberRunner(Protocol):
+    """Runs the members that are its lanes: :class:`Runner`, or :class:`server.engine.sharding.leader.LedRunner` where other
+    processes have a part in it."""
+
+    @property
+    def lanes(self) -> "tuple[RunnerLane, ...]":
+        """Its members."""
+
+    @property
+    def model(self) -> PackedModel | None:
+        """The forward itself; None where it is not this process's alone."""
+
+    def forward(
+        self, chunks: Mapping[str, Sequence[Chunk]], drawn: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """See :meth:`Runner.forward`."""
+
+    def vacate(self, name: str) -> None:
+        """See :meth:`Runner.vacate`."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerLane:
     """A member of a forward: its name, how many tokens it has logits for, how many numbers it is conditioned on."""

@@ -171,7 +171,7 @@ def test_an_address_that_others_reach_needs_keys_or_a_word(
 ) -> None:
     served: list[tuple[str, bool]] = []
 
-    def serve(_: Deployment, keys: KeyRing, listening: socket.socket) -> int:
+    def serve(_: Deployment, keys: KeyRing, listening: socket.socket, __: object) -> int:
         served.append((listening.getsockname()[0], keys.required))
         listening.close()
         return 0

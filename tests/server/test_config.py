@@ -44,6 +44,27 @@ def reward(**fields: Any) -> list[dict[str, Any]]:
         ({"presets": {"a:b": {}}}, "presets.a:b"),
         ({"base": {"model": "b", "device": "tpu"}}, "base.device"),
         ({"base": {"model": "b", "dtype": "int4"}}, "base.dtype"),
+        ({"base": {"model": "b", "tensor_parallel": 0}}, "base.tensor_parallel"),
+        (
+            {"base": {"model": "b", "tensor_parallel": 2, "dtype": "int8"}},
+            "base: tensor_parallel: a base in int8",
+        ),
+        (
+            {"base": {"model": "b", "tensor_parallel": 2, "device": "cuda:1"}},
+            "base: tensor_parallel: every process",
+        ),
+        ({"base": {"model": "b", "rank": 1}}, "base: rank is for other models"),
+        ({"rewards": reward(rank=-1)}, "rewards[0].rank: must be 0, 1, 2"),
+        ({"rewards": reward(rank=True)}, "rewards[0].rank: must be 0, 1, 2"),
+        (
+            {"rewards": reward(rank=1)},
+            "rewards: the rank of 'kind' is 1, but base.tensor_parallel is 1 (known: 0)",
+        ),
+        ({"rewards": reward(rank="all")}, "the rank of 'kind' is all"),
+        (
+            {"base": {"model": "b", "tensor_parallel": 2}, "rewards": reward(rank=2)},
+            "the rank of 'kind' is 2, but base.tensor_parallel is 2 (known: 0 to 1, or all)",
+        ),
         ({"engine": {"max_sequences": 0}}, "engine.max_sequences"),
         ({"engine": {"speculation": "on"}}, "engine.speculation"),
         ({"engine": {"max_draft": 17}}, "engine.max_draft"),

@@ -182,7 +182,8 @@ def _declared(
     """
     before = next((reward for reward in deployment.rewards if reward.name == name), None)
     held = deployment.base.model_dump(include={"device", "dtype"})
-    lent = {"name": name, **held} if before is None else before.model_dump()
+    # Whoever held it before: what comes to a server that runs is rank 0's.
+    lent = {"name": name, **held} if before is None else {**before.model_dump(), "rank": 0}
     try:
         settings = RewardSettings.model_validate({**lent, **given})
         if before is None:

@@ -27,7 +27,9 @@ class RewardRequest(Body):
 
 
 class AdminReward(Answer):
-    """A reward as it is declared. ``member`` is what the engine and its metrics call its model."""
+    """A reward as it is declared. ``member`` is what the engine and its metrics call its model, ``rank`` the process that holds
+    it, where several share the base.
+    """
 
     object: Literal["reward"]
     name: str
@@ -39,6 +41,7 @@ class AdminReward(Answer):
     device: str
     dtype: str
     chat_template: str | None
+    rank: int | Literal["all"]
     member: str
 
 

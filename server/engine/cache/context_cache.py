@@ -10,9 +10,10 @@ class ContextCache(Protocol):
     """Keys and values of every context of one member, counted in blocks: :class:`server.engine.cache.kv_cache.KVCache` or
     :class:`server.engine.cache.paged_cache.PagedKVCache`, whose docstrings are the contract."""
 
-    shape: KVShape
-    num_blocks: int
-
+    @property
+    def shape(self) -> KVShape: ...
+    @property
+    def num_blocks(self) -> int: ...
     def __contains__(self, owner: Hashable) -> bool: ...
     @property
     def free_blocks(self) -> int: ...

@@ -100,6 +100,7 @@ def test_a_new_reward_is_offered_at_once_and_a_removed_one_no_longer(admin: Call
             "device": "cpu",
             "dtype": "auto",
             "chat_template": None,
+            "rank": 0,
             "member": "polite#2",
             "system_fingerprint": "",
         }

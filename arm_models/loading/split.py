@@ -1,0 +1,27 @@
+"""A model whose weights are split over processes: transformers' tensor parallelism."""
+
+from typing import Any
+
+from transformers import PretrainedConfig
+from transformers.distributed import DistributedConfig
+
+from arm_models.loading.checkpoint import Checkpoint
+
+
+def split_over(ranks: int, config: PretrainedConfig, checkpoint: Checkpoint) -> Any:
+    """What ``from_pretrained`` takes as ``distributed_config`` to load this process's part of ``checkpoint``.
+
+    Raises CheckpointError where a model of this config cannot be split over so many processes.
+    """
+    if not getattr(config, "base_model_tp_plan", None):
+        raise checkpoint.error(
+            f"{config.model_type} has no tensor-parallel plan in transformers: it cannot be split"
+        )
+    heads = config.num_attention_heads
+    for what, count in (
+        ("attention heads", heads),
+        ("heads of keys and values", getattr(config, "num_key_value_heads", None) or heads),
+    ):
+        if count % ranks:
+            raise checkpoint.error(f"its {count} {what} cannot be divided among {ranks} processes")
+    return DistributedConfig(tp_size=ranks)
