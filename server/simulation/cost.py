@@ -30,6 +30,9 @@ ROUNDS = 12
 HUBER = 2.0
 """Times the median error: steps that are further off count less."""
 
+STRAY = 3.0
+"""Times the fitted seconds: what a step took beyond that is not the machine's usual noise."""
+
 _PARTS = ("running", "draws", "attended", "read")
 
 
@@ -189,7 +192,15 @@ def fit(samples: Sequence[StepSample], classes: Sequence[str]) -> StepCost:
         running, draws, attended, read, *slopes = (float(one) for one in found[start:stop])
         costs[name] = ClassCost(running, draws, attended, read, knees[name], tuple(slopes))
         start = stop
-    return StepCost(classes, costs, reach)
+    fitted = StepCost(classes, costs, reach)
+    return fitted.scaled(_usual_noise(fitted, samples))
+
+
+def _usual_noise(fitted: StepCost, samples: Sequence[StepSample]) -> float:
+    """How many times as long all steps took together as fitted: most are a little slower than the typical one."""
+    expected = [fitted.seconds(sample.load) for sample in samples]
+    taken = sum(min(sample.seconds, STRAY * one) for sample, one in zip(samples, expected, strict=True))
+    return taken / sum(expected)
 
 
 def _robust(matrix: Array) -> Array:

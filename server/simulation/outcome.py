@@ -77,9 +77,10 @@ class Percentiles:
         ordered = np.sort(values)
         return cls(*(float(ordered[math.ceil(percent / 100 * len(ordered)) - 1]) for percent in PERCENTS))
 
-    def as_json(self) -> dict[str, float]:
-        """For a file."""
-        return {"p50": self.p50, "p95": self.p95, "p99": self.p99}
+    def as_json(self) -> dict[str, float | None]:
+        """For a file; None where there is no sample."""
+        values = {"p50": self.p50, "p95": self.p95, "p99": self.p99}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True)

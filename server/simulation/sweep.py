@@ -1,4 +1,4 @@
-"""Many simulations: every number of replicas under every policy, share of guided traffic and load. What is done stays in a file."""
+"""Many simulations: every number of replicas under every policy, share of guided traffic and load; what is done stays in a file."""
 
 import json
 from collections.abc import Callable, Mapping

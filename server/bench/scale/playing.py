@@ -31,17 +31,18 @@ SECONDS = 900.0
 @dataclass(frozen=True, slots=True)
 class Served:
     """How requests are put to the servers: the names of the rewards in the simulation's order, and the vocabulary that prompts
-    are drawn from."""
+    are drawn from. Under another ``salt`` the same users say something else, of which no server has kept anything."""
 
     rewards: Sequence[str]
     vocab: int
+    salt: str = ""
 
     def body(self, request: Request) -> dict[str, Any]:
         """What asks for a simulated request: a completion of token ids that ends nowhere but where it should."""
         weighed = {self.rewards[member - 1]: WEIGHT for member in request.members if member}
         return {
             "model": "bench",
-            "prompt": tokens_of(request.prompt, self.vocab),
+            "prompt": tokens_of(request.prompt, self.vocab, self.salt),
             "max_tokens": request.output,
             "ignore_eos": True,
             "stream": True,

@@ -5,8 +5,9 @@ import random
 from server.simulation.request import Prompt
 
 
-def tokens_of(prompt: Prompt, vocab: int) -> list[int]:
-    """Ids from 1 on (0 ends answers of random models), the same for the same prompt.
+def tokens_of(prompt: Prompt, vocab: int, salt: str = "") -> list[int]:
+    """Ids from 1 on (0 ends answers of random models), the same for the same prompt and ``salt``; prompts of different salts have
+    nothing in common.
 
     What a session's answers would have been stands in its later prompts as random tokens: only prompts are kept by a server, so
     nobody can tell. Raises ``ValueError`` where there are fewer than two ids.
@@ -14,9 +15,8 @@ def tokens_of(prompt: Prompt, vocab: int) -> list[int]:
     if vocab < 2:
         raise ValueError(f"a vocabulary of {vocab} tokens")
     own = prompt.tokens - prompt.system_tokens
-    return _text(f"system {prompt.system}", prompt.system_tokens, vocab) + _text(
-        f"session {prompt.session}", own, vocab
-    )
+    system = _text(f"{salt} system {prompt.system}", prompt.system_tokens, vocab)
+    return system + _text(f"{salt} session {prompt.session}", own, vocab)
 
 
 def _text(name: str, length: int, vocab: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Simulated users before real servers: everybody is answered whole, by the replica the policy chose, and cores are accounted for."""
+"""Simulated users before real servers: everybody is answered whole, by the policy's replica, and cores are accounted for."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
