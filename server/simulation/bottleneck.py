@@ -1,8 +1,8 @@
 """What is full first, by formulae.
 
-Every resource has so much to do for one replica's share of the traffic, and can do so much. What every replica has of its own (its
-engine, the thread its tokens are sent from, its cache) is as full with 1,000 replicas as with one. What is there once for all of
-them is N times as full, unless there is more of it. The largest N is where it is full; the smallest of these is the first
+Every resource has so much to do for one replica's share of the traffic, and can do so much. What every replica has of its own
+(its engine, the thread its tokens are sent from, its cache) is as full with 1,000 replicas as with one. What is there once for
+all of them is N times as full, unless there is more of it. The largest N is where it is full; the smallest of these is the first
 bottleneck.
 
 ========================  =======================================================  ======================================

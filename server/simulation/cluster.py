@@ -92,6 +92,7 @@ class Cluster:
         self._events: list[Event] = []
         self._order = 0
         self._under_way = 0
+        self._begun = 0
         self._now = 0.0
         self._records = Records(len(traffic))
         self._counts = Counts()
@@ -103,7 +104,8 @@ class Cluster:
         Raises:
             ValueError: a request has no room in a replica even alone.
         """
-        self._next_session(0)
+        for session in range(self._traffic.at_once or 1):
+            self._begin_session(session)
         handlers = {_COMES: self._come, _ENTERS: self._enter, _STEPPED: self._stepped}
         while self._events:
             now, _, kind, first, second = heappop(self._events)
@@ -125,14 +127,21 @@ class Cluster:
         self._order += 1
         heappush(self._events, (when, self._order, kind, first, second))
 
-    def _next_session(self, session: int) -> None:
+    def _begin_session(self, session: int) -> None:
+        """Sessions begin in their order: each at its time, or when an earlier one is over."""
         if session < self._traffic.sessions:
-            self._push(self._traffic.starts[session], _COMES, session, 0)
+            self._begun = max(self._begun, session + 1)
+            starts = self._traffic.starts[session] if self._traffic.at_once is None else self._now
+            self._push(starts, _COMES, session, 0)
+
+    def _session_over(self) -> None:
+        if self._traffic.at_once is not None:
+            self._begin_session(self._begun)
 
     def _come(self, session: int, turn: int) -> None:
         """A request comes, and with a session's first the next session is on its way."""
-        if not turn:
-            self._next_session(session + 1)
+        if not turn and self._traffic.at_once is None:
+            self._begin_session(session + 1)
         request = self._traffic.request(session, turn)
         records = self._records
         records.arrived[request.number] = self._now
@@ -141,6 +150,7 @@ class Cluster:
         if self._loads[number] >= self._capacity:
             records.refused[request.number] = True
             self._end_one()
+            self._session_over()
             return
         self._loads[number] += 1
         self._under_way += 1
@@ -246,6 +256,8 @@ class Cluster:
         turn = request.number - self._traffic.first[session] + 1
         if turn < self._traffic.counts[session]:
             self._push(self._now + self._traffic.think(session, turn), _COMES, session, turn)
+        else:
+            self._session_over()
 
     def _end_one(self) -> None:
         if self._tick is not None:

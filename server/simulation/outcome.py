@@ -120,6 +120,21 @@ class Outcome:
         end = min(self.window.end, self.seconds)
         return self.counts.window_tokens / (end - self.window.begin) if end > self.window.begin else 0.0
 
+    def steady(self) -> tuple[float, float]:
+        """Requests and output tokens a second between the times at which a fifth and four fifths of the answers had ended.
+
+        Raises:
+            ValueError: there are too few answers to tell.
+        """
+        ended = np.flatnonzero(np.isfinite(self.records.ended))
+        order = ended[np.argsort(self.records.ended[ended], kind="stable")]
+        inner = order[len(order) // 5 : len(order) * 4 // 5]
+        seconds = float(np.ptp(self.records.ended[inner])) if len(inner) > 1 else 0.0
+        if not seconds:
+            raise ValueError(f"{len(order)} answers are too few to tell how many there are in a second")
+        # The first of them only says from when on.
+        return (len(inner) - 1) / seconds, float(self.records.tokens[inner[1:]].sum()) / seconds
+
     @property
     def utilisation(self) -> float:
         """Share of the time in which a replica had a step, on average."""

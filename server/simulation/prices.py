@@ -12,12 +12,12 @@ def replica_hours_per_million(replicas: int, throughput: float) -> float:
     return replicas * 1e6 / throughput / 3600
 
 
-def cost_per_million(
-    price_per_hour: float, replicas: int, throughput: float, extra_per_hour: float = 0.0
-) -> float:
-    """What a million output tokens cost where a replica costs so much an hour and all else (gateways, storage) ``extra_per_hour``
-    together. Raises ``ValueError`` as above, or for a negative price."""
-    if price_per_hour < 0 or extra_per_hour < 0:
-        raise ValueError("prices must not be negative")
-    hours = replica_hours_per_million(replicas, throughput)
-    return price_per_hour * hours + extra_per_hour * hours / replicas
+def cost_per_million(price_per_hour: float, replicas: int, throughput: float) -> float:
+    """What a million output tokens cost where a replica costs so much an hour, idle or not.
+
+    Raises:
+        ValueError: as above, or for a negative price.
+    """
+    if price_per_hour < 0:
+        raise ValueError("a price must not be negative")
+    return price_per_hour * replica_hours_per_million(replicas, throughput)

@@ -1,4 +1,4 @@
-"""Many simulations: every number of replicas under every policy, share of guided traffic and load; what is done stays in a file."""
+"""Many simulations: every number of replicas under every policy, share of guided traffic and load. What is done is kept."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,19 +14,19 @@ from server.simulation.cluster import Cluster, Deployment
 from server.simulation.measured import Measured
 from server.simulation.outcome import Outcome, Window
 from server.simulation.routing import POLICIES
-from server.simulation.traffic import TrafficSettings, draw_traffic
+from server.simulation.traffic import TrafficSettings, draw_crowd, draw_traffic
 
 WARM = 0.25
 """Of the time in which sessions begin, what is not counted: until then those that begin have no company of those that go on."""
 
 SATURATION = 400
-"""Requests, at least, from which the capacity of one replica is told; at least 8 for each of its places."""
+"""Requests, at least, from which the capacity of one replica is told; at least 16 for each of its places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One simulation: ``load`` is the requests that come, as a share of those that the replicas could answer if each were alone
-    and never idle."""
+    """One simulation: ``load`` is the requests that come, as a share of those that the replicas answer where each always has as
+    many users as places."""
 
     replicas: int
     policy: str
@@ -100,14 +100,12 @@ class Simulations:
         return Cluster(deployment, traffic, router, window=window, together=self._together, tick=tick).run()
 
     def _capacity(self, guided: float) -> Capacity:
-        """Of one replica, by simulation: as many users as wait without being refused, none of whom thinks."""
-        limits = self._measured.limits
-        settings = replace(self._plan.settings, guided=guided, think="0", burst=1.0)
-        turns = max(SATURATION, 8 * limits.max_sequences)
-        traffic = draw_traffic(settings, 1e9, turns, self._plan.seed)
-        patient = replace(self.deployment(1), limits=replace(limits, max_queue=len(traffic)))
-        outcome = Cluster(patient, traffic, POLICIES["random"](1, 0), together=self._together).run()
-        return Capacity(outcome.completed / outcome.seconds, outcome.tokens / outcome.seconds)
+        """Of one replica, by simulation: as many users as it has places, none of whom thinks."""
+        places = self._measured.limits.max_sequences
+        settings = replace(self._plan.settings, guided=guided)
+        traffic = draw_crowd(settings, places, max(SATURATION, 16 * places), self._plan.seed)
+        router = POLICIES["random"](1, 0)
+        return Capacity(*Cluster(self.deployment(1), traffic, router, together=self._together).run().steady())
 
 
 class Results:
@@ -115,11 +113,13 @@ class Results:
 
     Args:
         about: what they depend on; a file with anything else is not gone on from.
+        command: the line that makes them.
     """
 
-    def __init__(self, path: Path | None, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | None, about: Mapping[str, Any], command: str = "") -> None:
         self.cells: dict[str, dict[str, Any]] = {}
         self._path = path
+        self._command = command
         self._about = json.loads(json.dumps(about))
 
     def resume(self) -> None:
@@ -148,5 +148,5 @@ class Results:
             **outcome.summary(),
         }
         if self._path is not None:
-            record = {"about": self._about, "cells": self.cells}
+            record = {"command": self._command, "about": self._about, "cells": self.cells}
             write_whole(self._path, json.dumps(record, indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Who comes when, and with what: users with sessions of several turns, drawn from one seed."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,11 +56,6 @@ class TrafficSettings:
         """For a file."""
         return asdict(self)
 
-    @classmethod
-    def names(cls) -> list[str]:
-        """Of the settings."""
-        return [field.name for field in fields(cls)]
-
 
 class Traffic:
     """Sessions that begin at ``starts`` [sessions] seconds and have ``counts`` [sessions] turns each, which lie one behind the
@@ -68,6 +63,8 @@ class Traffic:
 
     [turns]: ``prompts`` and ``outputs`` in tokens; ``thinks`` in seconds from the end of the turn before. [sessions]:
     ``systems``; ``groups``, which index ``members``.
+
+    ``at_once``: so many sessions are under way at any time, and the next begins when one is over; ``starts`` say nothing then.
     """
 
     def __init__(
@@ -81,6 +78,7 @@ class Traffic:
         thinks: NDArray[np.float64],
         groups: NDArray[np.int64],
         members: tuple[tuple[int, ...], ...],
+        at_once: int | None = None,
     ) -> None:
         self.starts = starts.tolist()
         self.counts = counts.tolist()
@@ -92,6 +90,7 @@ class Traffic:
         self.thinks = thinks.tolist()
         self.groups = groups.tolist()
         self.members = members
+        self.at_once = at_once
 
     def __len__(self) -> int:
         """Turns."""
@@ -123,6 +122,19 @@ class Traffic:
     def output_tokens(self) -> int:
         """Of all answers."""
         return sum(self.outputs)
+
+
+def draw_crowd(settings: TrafficSettings, at_once: int, requests: int, seed: int) -> Traffic:
+    """The same users as :func:`draw_traffic` has, ``at_once`` of them at any time, none of whom thinks.
+
+    Raises:
+        ValueError: as there, or ``at_once`` is below 1.
+    """
+    if at_once < 1:
+        raise ValueError(f"at_once must be at least 1, not {at_once}")
+    traffic = draw_traffic(replace(settings, think="0"), 1.0, requests, seed)
+    traffic.at_once = at_once
+    return traffic
 
 
 def draw_traffic(settings: TrafficSettings, rate: float, requests: int, seed: int) -> Traffic:

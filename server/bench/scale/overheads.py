@@ -13,7 +13,7 @@ from server.bench.scale.playing import Served, play
 from server.bench.service import Serving
 from server.simulation.measured import Work
 from server.simulation.routing import POLICIES
-from server.simulation.traffic import Traffic, TrafficSettings, draw_traffic
+from server.simulation.traffic import Traffic, TrafficSettings, draw_crowd, draw_traffic
 
 LONG, SHORT = 64, 4
 """Tokens of the answers whose CPU is compared."""
@@ -41,7 +41,7 @@ def overheads(
     All come at once and ask for short answers, then for long ones: what both need, over the requests and over the tokens they
     differ in. Nothing below 0.
     """
-    flat = replace(settings, turns="1", message="16", think="0", burst=1.0)
+    flat = replace(settings, turns="1", message="16")
     play([server.url], served, _at_once(flat, SHORT, sessions), POLICIES["random"](1, 0))  # warm
     tick()
     (short_server, short_client), (long_server, long_client) = (
@@ -69,13 +69,13 @@ def _cpu(server: Serving, served: Served, traffic: Traffic) -> tuple[float, floa
 
 
 def _at_once(settings: TrafficSettings, output: int, sessions: int) -> Traffic:
-    return draw_traffic(replace(settings, output=str(output)), 1e9, sessions, seed=output)
+    return draw_crowd(replace(settings, output=str(output)), sessions, sessions, seed=output)
 
 
 def first_token(server: Serving, served: Served, settings: TrafficSettings) -> float:
     """Median seconds from a request to its only token; each comes when the one before is over."""
     alone = replace(settings, system_tokens=0, message="8", output="1", guided=0.0)
-    traffic = draw_traffic(alone, 1e-9, 1, seed=1)
+    traffic = draw_crowd(alone, 1, 1, seed=1)
     waits = []
     for _ in range(IDLE):
         records = play([server.url], served, traffic, POLICIES["random"](1, 0)).records

@@ -87,6 +87,7 @@ class _Users:
         self._loads = [0] * len(urls)
         self._records = Records(len(traffic))
         self._gaps = Gaps()
+        self._seats = asyncio.Semaphore(traffic.at_once or traffic.sessions)
         self._began = 0.0
 
     @property
@@ -105,7 +106,12 @@ class _Users:
         return Outcome(len(self._urls), self._now, Window(), self._records, counts, self._gaps)
 
     async def _session(self, client: httpx.AsyncClient, session: int) -> None:
-        await asyncio.sleep(self._traffic.starts[session] - self._now)
+        if self._traffic.at_once is None:
+            await asyncio.sleep(self._traffic.starts[session] - self._now)
+        async with self._seats:  # whoever came first is next
+            await self._turns(client, session)
+
+    async def _turns(self, client: httpx.AsyncClient, session: int) -> None:
         for turn in range(self._traffic.counts[session]):
             if turn:
                 await asyncio.sleep(self._traffic.think(session, turn))

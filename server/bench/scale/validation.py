@@ -15,7 +15,7 @@ from server.simulation.measured import Measured
 from server.simulation.outcome import Outcome
 from server.simulation.routing import POLICIES
 from server.simulation.sweep import Plan, Simulations
-from server.simulation.traffic import Traffic, TrafficSettings, draw_traffic
+from server.simulation.traffic import Traffic, TrafficSettings, draw_crowd, draw_traffic
 
 BAR = 0.20
 """Relative error of the throughput that is allowed where the servers are never idle."""
@@ -126,24 +126,23 @@ def parts(question: Question) -> int:
 
 
 def _loads(measured: Measured, question: Question, replicas: int) -> dict[str, Traffic]:
-    """Users who all come at once and never think; and users who come so that the replicas are busy for a part of the time."""
+    """As many users as places, who never think; and users who come so that the replicas are busy for a part of the time."""
     simulations = Simulations(
         measured, Plan((), question.settings, question.requests, 1 << 30, question.seed)
     )
     capacity = simulations.capacity(question.settings.guided)
     turns = question.requests * replicas
-    at_once = replace(question.settings, think="0", burst=1.0)
+    places = measured.limits.max_sequences
     rate = MODERATE * capacity.requests * replicas
     return {
-        "never idle": draw_traffic(at_once, 1e9, turns, question.seed),
+        "never idle": draw_crowd(question.settings, places * replicas, turns, question.seed),
         f"{MODERATE:g} of capacity": draw_traffic(question.settings, rate, turns, question.seed),
     }
 
 
 def _warm(question: Question, replicas: int) -> Traffic:
     """A few users who do not count."""
-    settings = replace(question.settings, think="0", burst=1.0)
-    return draw_traffic(settings, 1e9, 8 * replicas, question.seed + 1)
+    return draw_crowd(question.settings, 4 * replicas, 8 * replicas, question.seed + 1)
 
 
 def simulate(measured: Measured, traffic: Traffic, policy: str, replicas: int, seed: int) -> Outcome:
