@@ -37,8 +37,8 @@ class Lengths:
             elif kind == "exponential":
                 made = cls(kind, 0.0, float("inf"), float(numbers))
             elif kind == "":
-                low, _, high = numbers.partition("-")
-                made = cls("uniform" if high else "constant", float(low), float(high or low))
+                low, dash, high = numbers.partition("-")
+                made = cls("uniform" if dash else "constant", float(low), float(high if dash else low))
             else:
                 raise ValueError
         except ValueError:

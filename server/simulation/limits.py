@@ -74,10 +74,11 @@ class Limits:
     @property
     def longest(self) -> int:
         """Tokens of the longest context for which there is room."""
-        length = self.blocks * BLOCK
-        while self.blocks_for(length) > self.blocks:
-            length -= BLOCK
-        return length
+        if self.cache == "pages":
+            return self.blocks * BLOCK
+        power = 1 << (self.blocks.bit_length() - 1)
+        three_halves = power // 2 * 3
+        return BLOCK * (three_halves if power > 1 and three_halves <= self.blocks else power)
 
     def as_json(self) -> dict[str, Any]:
         """For a file."""

@@ -1,0 +1,80 @@
+"""Small clusters whose answers can be told by hand."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from server.simulation.cluster import Cluster, Deployment
+from server.simulation.cost import ClassCost, StepCost
+from server.simulation.host import Host
+from server.simulation.limits import Limits
+from server.simulation.outcome import Outcome, Window
+from server.simulation.routing import POLICIES, Router
+from server.simulation.traffic import Traffic
+
+Simulate = Callable[..., Outcome]
+
+
+@pytest.fixture
+def simulate() -> Simulate:
+    """``simulate(traffic, replicas=1, seconds=1.0, ...)``: steps that take ``seconds`` whatever they have to do, unless a
+    ``cost`` says otherwise."""
+
+    def run(
+        traffic: Traffic,
+        replicas: int = 1,
+        *,
+        seconds: float = 1.0,
+        cost: StepCost | None = None,
+        limits: Limits | None = None,
+        host: Host | None = None,
+        policy: str = "random",
+        router: Router | None = None,
+        together: bool = True,
+        window: Window | None = None,
+    ) -> Outcome:
+        limits = limits or Limits(64 * 1000, max_queue=1_000_000)
+        cost = cost or flat_cost(seconds)
+        deployment = Deployment(replicas, len(cost.classes), limits, cost, host or Host())
+        chosen = router or POLICIES[policy](replicas, 0)
+        return Cluster(deployment, traffic, chosen, together=together, window=window).run()
+
+    return run
+
+
+@pytest.fixture
+def real_cost() -> StepCost:
+    """A base and two rewards: every part costs something."""
+    base = ClassCost(0.010, 0.0004, 2e-6, 2e-7, (8, 64), (0.0002, 0.0008, 0.0005))
+    reward = ClassCost(0.003, 0.0001, 1e-6, 1e-7, (8,), (0.0001, 0.0002))
+    return StepCost(("base", "rewards", "rewards"), {"base": base, "rewards": reward})
+
+
+def flat_cost(seconds: float, members: int = 1) -> StepCost:
+    """Each step of the base alone takes so long."""
+    free = ClassCost(0.0, 0.0, 0.0, 0.0, (), (0.0,))
+    costs = {"base": ClassCost(seconds, 0.0, 0.0, 0.0, (), (0.0,)), "rewards": free}
+    return StepCost(("base", *("rewards",) * (members - 1)), costs)
+
+
+@pytest.fixture
+def one_turn() -> Callable[[Sequence[float], Sequence[int], int], Traffic]:
+    """``one_turn(starts, outputs, prompt)``: sessions of one turn each, the base alone, nothing in common."""
+
+    def make(starts: Sequence[float], outputs: Sequence[int], prompt: int = 1) -> Traffic:
+        count = len(starts)
+        zeros = np.zeros(count, dtype=np.int64)
+        return Traffic(
+            np.asarray(starts, dtype=float),
+            zeros + 1,
+            zeros,
+            0,
+            zeros + prompt,
+            np.asarray(outputs, dtype=np.int64),
+            zeros.astype(float),
+            zeros,
+            ((0,),),
+        )
+
+    return make
