@@ -6,8 +6,8 @@ from collections.abc import Sequence
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown, its columns as wide as what stands in them."""
     lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(head))]
-    rule = ["-" * max(3, width) for width in widths]
+    widths = [max(3, *(len(line[place]) for line in lines)) for place in range(len(head))]
+    rule = ["-" * width for width in widths]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
         for line in (lines[0], rule, *lines[1:])

@@ -1,17 +1,20 @@
 """Small clusters whose answers can be told by hand."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from server.simulation.cluster import Cluster, Deployment
-from server.simulation.cost import ClassCost, StepCost
+from server.simulation.cost import ClassCost, StepCost, StepSample
 from server.simulation.host import Host
 from server.simulation.limits import Limits
+from server.simulation.load import MemberLoad
+from server.simulation.measured import Measured, Work
 from server.simulation.outcome import Outcome, Window
 from server.simulation.routing import POLICIES, Router
-from server.simulation.traffic import Traffic
+from server.simulation.traffic import Traffic, TrafficSettings
 
 Simulate = Callable[..., Outcome]
 
@@ -76,5 +79,50 @@ def one_turn() -> Callable[[Sequence[float], Sequence[int], int], Traffic]:
             zeros,
             ((0,),),
         )
+
+    return make
+
+
+@pytest.fixture
+def make_measured(real_cost: StepCost) -> Callable[..., Measured]:
+    """``make_measured(**fields)``: what would have been measured of a machine with these costs."""
+
+    def make(**changes: Any) -> Measured:
+        rng = np.random.default_rng(0)
+        samples = []
+        for number in range(200):
+            rows, chunk, guided = int(rng.integers(1, 9)), int(rng.choice([0, 128])), number % 3
+            load = [MemberLoad() for _ in range(3)]
+            for member in range(1 + guided):
+                width = 64 * int(rng.integers(1, 12))
+                load[member] = MemberLoad(rows + chunk, rows, rows * width, chunk * width)
+            samples.append(StepSample(load, real_cost.seconds(load)))
+        given: dict[str, Any] = {
+            "about": {
+                "command": "genarm simulate measure --made-up",
+                "machine": "a made-up machine",
+                "settings": {},
+                "traffic": TrafficSettings(think="2").as_json(),
+                "off_cpu": 0.01,
+            },
+            "members": ("base", "one", "two"),
+            "classes": ("base", "rewards", "rewards"),
+            "limits": Limits(64 * 400, max_sequences=8, max_queue=64),
+            "steps": samples[::2],
+            "checks": samples[1::2],
+            "cores": 2,
+            "beside": (1.0, 1.2),
+            "server": Work(1e-4, 2e-3),
+            "client": Work(2e-4, 1e-3),
+            "arrival_seconds": 0.004,
+            "central": {
+                "scrape_seconds": 0.006,
+                "gateway_token_seconds": None,
+                "gateway_request_seconds": None,
+                "limit_request_seconds": None,
+            }
+            | {f"route_{policy}_{count}": 1e-8 * count + 1e-6 for policy in POLICIES for count in (10, 1000)},
+        }
+        return Measured(**(given | changes))
 
     return make
