@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("validate", _validate_arguments, "real servers under the simulated users, beside the simulation"),
         ("sweep", _sweep_arguments, "simulate replicas x policies x guided shares x loads"),
         ("document", _document_arguments, "write scale.md and its pictures of what there is"),
-        ("all", _all_arguments, "one after the other, what is there left out"),
+        ("all", _all_arguments, "one after the other with their defaults, what is there already left out"),
     ):
         part = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         add(part)
@@ -99,7 +99,6 @@ def validate(args: argparse.Namespace) -> int:
     from arm_models.whole_file import write_whole
     from server.bench.scale.validation import Question, parts
     from server.bench.scale.validation import validate as compare
-    from server.bench.setup import Setup  # noqa: F401  fails early where torch does
     from server.simulation.measured import read_measured
     from server.simulation.report import validation_table
 
@@ -119,7 +118,7 @@ def validate(args: argparse.Namespace) -> int:
             f"--replicas: steps were measured beside up to {len(measured.beside)} engines "
             "(`genarm simulate measure --side-by-side`)"
         )
-    settings = measured.about["settings"]
+    settings = _served(measured, args.measured)
     torch.set_num_threads(settings["threads"])
     with _bar(parts(question), "run") as tick, _setup(settings, tick) as setup:
         cases = compare(setup, measured, _vocab(setup), question)
@@ -143,9 +142,11 @@ def sweep(args: argparse.Namespace) -> int:
     from server.simulation.sweep import Plan, Results, Simulations, grid
 
     _check_folder(args.output)
+    if args.price is not None and not 0 <= args.price < float("inf"):
+        raise UserError(f"--price must not be negative, not {args.price:g}")
     if args.resume and args.output is None:
         raise UserError("--resume needs --output: the file to go on from")
-    measured = _with_costs(read_measured(args.measured), args.costs)
+    measured = read_measured(args.measured)
     cells = grid(*(tuple(_listed(getattr(args, name), kind, name)) for name, kind in _AXES.items()))
     _check_cells(cells)
     _at_least_one(args, "requests", "most")
@@ -213,15 +214,15 @@ def everything(args: argparse.Namespace) -> int:
 
     check_pictures()
     args.work.mkdir(parents=True, exist_ok=True)
-    code = 0
-    args.measured = args.work / MEASURED
-    if not args.measured.exists():
-        measure(_part(args, "measure", output=args.measured))
-    if not (args.work / VALIDATION).exists():
-        code = validate(_part(args, "validate", measured=args.measured, output=args.work / VALIDATION))
-    sweep(_part(args, "sweep", measured=args.measured, output=args.work / SWEEP, resume=True))
+    measured, validation, swept = (args.work / name for name in (MEASURED, VALIDATION, SWEEP))
+    if not measured.exists():
+        measure(_part("measure", output=measured))
+    if not validation.exists():
+        validate(_part("validate", measured=measured, output=validation))
+    sweep(_part("sweep", measured=measured, output=swept, resume=True, price=args.price))
     document(args)
-    return code
+    cases = (_json(validation) or {}).get("cases", [])
+    return 0 if all(case["reached"] for case in cases) else 1
 
 
 _MODELS = ("models", "device", "dtype", "rewards", "threads", "seed")
@@ -296,6 +297,9 @@ def _document_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="FOLDER", help="default docs")
     _price_arguments(parser)
+    parser.add_argument(
+        "--costs", type=Path, metavar="FILE", help="JSON: seconds of what is there once for all replicas"
+    )
     parser.add_argument("--gateway-cores", type=float, default=1.0, metavar="N", help="default 1")
     parser.add_argument(
         "--scrape-interval", type=float, default=15.0, metavar="S", help="of a replica's metrics, default 15"
@@ -303,7 +307,7 @@ def _document_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _all_arguments(parser: argparse.ArgumentParser) -> None:
-    """The document's own; every other option has its default."""
+    """The document's own; all else is as the parts have it where nothing is asked for."""
     _document_arguments(parser)
 
 
@@ -319,9 +323,6 @@ def _output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
 
 def _price_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--price", type=float, help="of a replica an hour, for the cost of a million tokens")
-    parser.add_argument(
-        "--costs", type=Path, metavar="FILE", help="JSON: seconds of what is there once for all replicas"
-    )
 
 
 def _traffic_arguments(parser: argparse.ArgumentParser) -> None:
@@ -487,17 +488,22 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _part(args: argparse.Namespace, name: str, **given: Any) -> argparse.Namespace:
-    """The options of a part: its defaults, what ``all`` was given, and these."""
+def _part(name: str, **given: Any) -> argparse.Namespace:
+    """The options of a part: its defaults, and these."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    required = {key: value for key, value in given.items() if key in ("measured", "output")}
-    words = [name, *(word for key, value in required.items() for word in (f"--{key}", str(value)))]
-    parsed = parser.parse_args(words)
-    shared = {key: value for key, value in vars(args).items() if key in ("price", "costs")}
-    return argparse.Namespace(
-        **{**vars(parsed), **{k: v for k, v in shared.items() if k in vars(parsed)}, **given}
-    )
+    words = [name]
+    for key, value in given.items():
+        words += [f"--{key}"] if value is True else [] if value is None else [f"--{key}", str(value)]
+    return parser.parse_args(words)
+
+
+def _served(measured: Measured, path: Path) -> dict[str, Any]:
+    """Which models were measured. Raises ``UserError`` where the file does not say."""
+    settings = measured.about.get("settings")
+    if not isinstance(settings, dict) or any(name not in settings for name in _MODELS):
+        raise UserError(f"{path}: does not say which models were measured")
+    return settings
 
 
 def _command(name: str, args: argparse.Namespace) -> str:

@@ -77,6 +77,17 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
         ("server/playground", (*UPPER, "server.bench", "server.runtime", "server.decoding", "server.engine")),
         ("server/api", ("server.app", "server.cli", "server.serve_command", "server.evaluate_command")),
         ("server/api", ("server.bench", "server.terminal", "server.doctor")),
+        (
+            "server/simulation",
+            (
+                *(name for name in LOWEST if name != "arm_models"),
+                "server.text",
+                "server.config",
+                "torch",
+                "transformers",
+            ),
+        ),
+        ("server/simulation", (*WEB, "httpx")),
     ],
 )
 def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:

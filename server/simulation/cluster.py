@@ -230,7 +230,7 @@ class Cluster:
         counted = window.steps(site.started, site.seconds, steps)
         counts.window_tokens += len(plan.drawing) * counted
         end, alike = site.started + site.seconds, 0
-        inside = window.begin <= end < window.end
+        inside = window.begin <= end <= window.end
         for one in plan.drawing:
             if one.last == site.started:
                 alike += 1  # it drew in the step before

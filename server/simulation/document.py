@@ -3,6 +3,7 @@ command it would be."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ def write_document(folder: Path, findings: Findings) -> list[Path]:
     text = TEXT.read_text(encoding="utf-8")
     for name, part in _parts(findings, pictures).items():
         text = text.replace(f"@{name}@", part)
-    write_whole(folder / "scale.md", text)
+    write_whole(folder / "scale.md", re.sub(r"\n{3,}", "\n\n", text))
     return [folder / "scale.md", *(folder / name for name in pictures)]
 
 
@@ -181,8 +182,8 @@ def _made(findings: Findings, file: str) -> str:
 
 def _missing(file: str) -> str:
     return (
-        f"*Not measured yet: there is no {file}.* `genarm simulate all --work runs/scale --docs docs` makes it and writes "
-        "this document anew; on an otherwise idle machine."
+        f"*Not measured yet: there is no {file}.* On an otherwise idle machine this makes it and writes this document anew:\n\n"
+        "```\ngenarm simulate all --work benchmarks/results/scale --docs docs\n```"
     )
 
 

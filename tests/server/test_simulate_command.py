@@ -98,7 +98,7 @@ def test_the_same_seed_is_the_same_table(measured: Path, capsys: pytest.CaptureF
         (["--longest", "100"], "longest"),
         (["--resume"], "--resume needs --output"),
         (["--output", "/no/such/folder/x.json"], "does not exist"),
-        (["--costs", "/no/such/file"], "--costs"),
+        (["--price", "-1"], "--price"),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -124,8 +124,12 @@ def test_costs_are_checked(
 ) -> None:
     path = tmp_path / "costs.json"
     path.write_text(costs)
-    assert sweep(measured, "--costs", str(path)) == 2
+    command = ["simulate", "document", "--work", str(measured.parent), "--docs", str(tmp_path / "docs")]
+    assert main([*command, "--costs", str(path)]) == 2
     assert said in capsys.readouterr().err
+    assert main([*command, "--costs", "/no/such/file"]) == 2
+    path.write_text('{"gateway_token_seconds": 1e-4, "gateway_request_seconds": null}')
+    assert main([*command, "--costs", str(path)]) == 0
 
 
 @pytest.mark.usefixtures("measured")
@@ -160,6 +164,8 @@ def test_all_goes_on_from_what_there_is(
     def part(name: str, code: int = 0) -> Callable[..., int]:
         def call(args: object) -> int:
             called.append((name, getattr(args, "output", None)))
+            if name == "validate":
+                (tmp_path / "validation.json").write_text(json.dumps({"cases": [{"reached": False}]}))
             return code
 
         return call
@@ -174,5 +180,8 @@ def test_all_goes_on_from_what_there_is(
     ]
     measured.unlink()
     called.clear()
-    assert main(["simulate", "all", "--work", str(tmp_path), "--docs", str(tmp_path)]) == 1
+    assert (
+        main(["simulate", "all", "--work", str(tmp_path), "--docs", str(tmp_path)]) == 1
+    )  # it still misses its bar
+    assert [name for name, _ in called] == ["measure", "sweep", "document"]
     assert called[0] == ("measure", measured)

@@ -21,8 +21,7 @@ def thread_seconds(pid: int) -> Mapping[int, float]:
     return seconds
 
 
-def beside_the_engine(before: Mapping[int, float], after: Mapping[int, float]) -> float:
-    """CPU seconds of all threads but the one that used most, which is the engine's where it was busy: with one torch thread,
-    forwards run in it."""
-    used = [seconds - before.get(thread, 0.0) for thread, seconds in after.items()]
-    return max(0.0, sum(used) - max(used, default=0.0))
+def beside_the_engine(before: Mapping[int, float], after: Mapping[int, float], threads: int = 1) -> float:
+    """CPU seconds of all threads but the ``threads`` that used most: the engine's, where it was busy, and torch's others."""
+    used = sorted(seconds - before.get(thread, 0.0) for thread, seconds in after.items())
+    return sum(used[:-threads])

@@ -73,7 +73,7 @@ def measure(
     beside = slowdowns(setup, effort.side_by_side, effort.runs)
     with running_replica(setup, engine_settings(limits), max_queue=limits.max_queue) as server:
         served = Served(setup.rewards, vocab)
-        found = overheads(server, served, settings, limits.max_sequences, setup.tick)
+        found = overheads(server, served, settings, limits.max_sequences, setup.tick, setup.threads)
         seconds, size = scrape(server)
     one_chunk = [MemberLoad() for _ in names]
     one_chunk[0] = MemberLoad(tokens=8, draws=1, read=8 * BLOCK)
@@ -93,7 +93,7 @@ def measure(
         limits,
         steps,
         checks,
-        os.cpu_count() or 1,
+        _cores(),
         tuple(beside),
         found.server,
         found.client,
@@ -148,6 +148,11 @@ def _classes(engine: Engine) -> tuple[str, ...]:
         name = "base" if not number else f"rewards {len(shapes)}" if len(shapes) > 1 else "rewards"
         found.append(shapes.setdefault(shape, name))
     return tuple(found)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _routing() -> dict[str, float]:

@@ -34,9 +34,14 @@ class Overheads:
 
 
 def overheads(
-    server: Serving, served: Served, settings: TrafficSettings, sessions: int, tick: Callable[[], object]
+    server: Serving,
+    served: Served,
+    settings: TrafficSettings,
+    sessions: int,
+    tick: Callable[[], object],
+    threads: int = 1,
 ) -> Overheads:
-    """Of one server with room for ``sessions`` requests side by side.
+    """Of one server with room for ``sessions`` requests side by side and so many torch ``threads``.
 
     All come at once and ask for short answers, then for long ones: what both need, over the requests and over the tokens they
     differ in. Nothing below 0.
@@ -45,7 +50,7 @@ def overheads(
     play([server.url], served, _at_once(flat, SHORT, sessions), POLICIES["random"](1, 0))  # warm
     tick()
     (short_server, short_client), (long_server, long_client) = (
-        _cpu(server, served, _at_once(flat, length, sessions)) for length in (SHORT, LONG)
+        _cpu(server, served, _at_once(flat, length, sessions), threads) for length in (SHORT, LONG)
     )
     tick()
     return Overheads(
@@ -60,12 +65,13 @@ def _work(short: float, long: float, requests: int) -> Work:
     return Work(token, max(0.0, short / requests - SHORT * token))
 
 
-def _cpu(server: Serving, served: Served, traffic: Traffic) -> tuple[float, float]:
+def _cpu(server: Serving, served: Served, traffic: Traffic, threads: int) -> tuple[float, float]:
     """CPU seconds of the traffic: of the server beside its engine, and ours."""
     before, ours = thread_seconds(server.pid), time.process_time()
     play([server.url], served, traffic, POLICIES["random"](1, 0))
     # Prompts are written before the users come, by us: a few milliseconds that count as the requests'.
-    return beside_the_engine(before, thread_seconds(server.pid)), time.process_time() - ours
+    used = beside_the_engine(before, thread_seconds(server.pid), threads)
+    return used, time.process_time() - ours
 
 
 def _at_once(settings: TrafficSettings, output: int, sessions: int) -> Traffic:

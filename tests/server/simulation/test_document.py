@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from server.cli import main
 from server.simulation.bottleneck import Central
 from server.simulation.document import Findings, write_document
 from server.simulation.measured import Measured
@@ -103,3 +104,20 @@ def test_tables_and_units() -> None:
     assert seconds(1.234) == "1.23 s"
     assert seconds(None) == percent(None) == "–"
     assert percent(0.5) == "50.0 %"
+
+
+def test_the_document_in_docs_is_what_the_command_writes(tmp_path: Path) -> None:
+    """From the files in benchmarks/results/scale, those that are there."""
+    root = Path(__file__).resolve().parents[3]
+    command = [
+        "simulate",
+        "document",
+        "--work",
+        str(root / "benchmarks/results/scale"),
+        "--docs",
+        str(tmp_path),
+    ]
+    assert main(command) == 0
+    assert (tmp_path / "scale.md").read_text() == (root / "docs/scale.md").read_text()
+    for picture in tmp_path.glob("*.png"):
+        assert (root / "docs" / picture.name).is_file()

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from server.bench.scale.neighbours import slowdowns
 from server.bench.setup import Setup
 
 
+@pytest.mark.slow
 def test_a_neighbour_is_started_and_ended(make_setup: Callable[..., Setup], ticks: list[int]) -> None:
     found = slowdowns(make_setup(), 2, runs=1)
     assert found[0] == 1.0

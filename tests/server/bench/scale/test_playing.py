@@ -20,6 +20,9 @@ SETTINGS = TrafficSettings(
 )
 
 
+pytestmark = pytest.mark.slow  # two servers are started
+
+
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Serving], Served]]:
     """Two servers of tiny models with four places each."""
