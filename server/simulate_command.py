@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         "document": document,
         "all": everything,
     }
+    # As an interruption does: servers and neighbours that were started are ended, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return parts[args.part](args)
     except ValueError as error:  # a limit, a length or a number of the command line
@@ -366,10 +369,10 @@ def _traffic(args: argparse.Namespace, measured: Measured | None) -> TrafficSett
         for option, field in _TRAFFIC.items()
         if getattr(args, option, None) is not None
     }
-    kept = dict(measured.about["traffic"]) if measured is not None else {}
     try:
+        kept = {} if measured is None else {**measured.about["traffic"], "rewards": len(measured.members) - 1}
         return TrafficSettings(**{**kept, **given})
-    except TypeError:
+    except (KeyError, TypeError):
         raise UserError(f"{args.measured}: its traffic is of another version; measure again") from None
 
 
