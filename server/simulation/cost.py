@@ -8,8 +8,8 @@ A step's seconds are a sum over its members, each with a part
 - for the context over which single tokens attend, and for that over which chunks of prompts do.
 
 No part is negative, so more work never takes less time. Members of one *class* (the base; the rewards, where they are alike)
-share their parts. The fit minimises relative errors, so a step of 10 ms counts as much as one of 500, and counts steps that are
-far off less.
+share their parts. The fit minimises errors relative to what was measured: a step of 10 ms counts as much as one of 500, and one
+that took ten times too long, because something else had the core, says hardly anything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,6 @@ from server.simulation.load import Load, MemberLoad
 
 KNEES = (4, 16, 64, 256)
 """Tokens at which the line may bend, as far as there are measured steps beyond them."""
-
-ROUNDS = 12
-"""Of weighing anew what is far off."""
-
-HUBER = 2.0
-"""Times the median error: steps that are further off count less."""
 
 STRAY = 3.0
 """Times the fitted seconds: what a step took beyond that is not the machine's usual noise."""
@@ -185,7 +179,9 @@ def fit(samples: Sequence[StepSample], classes: Sequence[str]) -> StepCost:
         for sample in samples
     ]
     seconds = np.array([sample.seconds for sample in samples])
-    found = _robust(np.array(rows, dtype=float) / seconds[:, None])
+    matrix = np.array(rows, dtype=float) / seconds[:, None]
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
+    found = non_negative(matrix / scale, np.ones(len(samples))) / scale
     costs, start = {}, 0
     for name in names:
         stop = start + len(_PARTS) + len(knees[name]) + 1
@@ -201,22 +197,6 @@ def _usual_noise(fitted: StepCost, samples: Sequence[StepSample]) -> float:
     expected = [fitted.seconds(sample.load) for sample in samples]
     taken = sum(min(sample.seconds, STRAY * one) for sample, one in zip(samples, expected, strict=True))
     return taken / sum(expected)
-
-
-def _robust(matrix: Array) -> Array:
-    """x ≥ 0 for which matrix · x is close to 1 in most rows: least squares in which rows far off count less (Huber's weights), so
-    that a step during which something else had the core does not tell what steps take."""
-    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
-    weights = np.ones(len(matrix))
-    found = np.zeros(matrix.shape[1])
-    for _ in range(ROUNDS):
-        root = np.sqrt(weights)
-        found = non_negative(matrix / scale * root[:, None], root) / scale
-        # Relative to the fit: a step that took ten times as long is 9 off, not 0.9.
-        off = np.abs(1 / np.maximum(matrix @ found, 1e-3) - 1)
-        far = HUBER * max(float(np.median(off)), 1e-9)
-        weights = np.minimum(1.0, far / np.maximum(off, 1e-300))
-    return found
 
 
 def _of_class(load: Load, classes: Sequence[str], name: str) -> list[MemberLoad]:

@@ -48,9 +48,9 @@ def test_strays_say_little_and_noise_says_how_much_slower(real_cost: StepCost) -
         samples.append(StepSample(load, seconds * (20 if rng.random() < 0.04 else 1)))
     others = [StepSample(load, real_cost.seconds(load)) for load in loads(200, 5)]
     errors = fit(samples, CLASSES).errors(others)
-    assert errors.median < 0.12
-    # 4 % of the steps count three times their seconds, and no more.
-    assert 0.0 < errors.total < 0.12
+    # 4 % of the steps count three times their seconds, and no more: all of it would be 76 %.
+    assert 0.04 < errors.total < 0.12
+    assert errors.p95 < 0.15
 
 
 def test_nothing_takes_negative_time() -> None:
