@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MEASURED, VALIDATION, SWEEP = "measured.json", "validation.json", "sweep.json"
 """Files in ``--work``."""
 
-POLICIES = ("random", "least", "two", "session", "prefix")
+POLICIES = ("random", "least", "two", "session", "prefix", "spill")
 """Named here so that `--help` needs no numpy."""
 
 KV_TOKENS = 1024
@@ -262,7 +262,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
 def _validate_arguments(parser: argparse.ArgumentParser) -> None:
     _measured(parser)
     _output(parser)
-    parser.add_argument("--policy", choices=POLICIES, default="session")
+    parser.add_argument("--policy", choices=POLICIES, default="spill")
     parser.add_argument("--requests", type=int, default=128, help="for each replica, default 128")
     parser.add_argument("--runs", type=int, default=3, help="of each case, default 3")
     parser.add_argument(

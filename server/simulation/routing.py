@@ -7,11 +7,13 @@ keys and values do not depend on them.
 ``session``     the session's, on a ring of hashes
 ``prefix``      the prompt's first tokens' on the ring; where that one has more than ``bound`` times what each would have if all
                 had equally many, the next on the ring that has not (consistent hashing with bounded loads, Mirrokni et al. 2018)
+``spill``       the session's first choice by hash as long as there is a place free in its batch, then its next one; where no
+                place is free anywhere, one that has fewest under way (rendezvous hashing, as the gateway of ``genarm deploy ray``)
 """
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from random import Random
@@ -136,18 +138,55 @@ class ByPrefix:
         return f"session {prompt.session}"
 
 
-POLICIES: Mapping[str, Callable[[int, int], Router]] = {
-    "random": lambda replicas, seed: AnyReplica(_rng(seed)),  # noqa: ARG005
-    "least": lambda replicas, seed: LeastLoaded(_rng(seed)),  # noqa: ARG005
-    "two": lambda replicas, seed: TwoChoices(_rng(seed)),  # noqa: ARG005
-    "session": lambda replicas, seed: BySession(Ring(replicas)),  # noqa: ARG005
-    "prefix": lambda replicas, seed: ByPrefix(Ring(replicas)),  # noqa: ARG005
+@dataclass(frozen=True, slots=True)
+class Spilling:
+    """Each session ranks the replicas in an order of its own; ``places`` of a replica's batch."""
+
+    places: int
+
+    def choose(self, request: Request, loads: Sequence[int]) -> int:
+        """The session's first that has a place free; else of those with fewest under way its first."""
+        session = request.prompt.session
+        for number in self.ranking(session, len(loads)):
+            if loads[number] < self.places:
+                return number
+        least = min(loads)
+        return next(number for number in self.ranking(session, len(loads)) if loads[number] == least)
+
+    def ranking(self, session: int, replicas: int) -> Iterator[int]:
+        """All replicas in the session's order. A gateway sorts the hashes of key and replica; what comes of that is any order as
+        likely as any other, and is drawn here as far as it is looked at (Fisher and Yates)."""
+        rng = Random(f"ranking {session}")
+        moved: dict[int, int] = {}
+        for place in range(replicas):
+            other = rng.randrange(place, replicas)
+            yield moved.get(other, other)
+            moved[other] = moved.get(place, place)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """What is chosen from: so many ``replicas`` with so many ``places`` in the batch of each; ``seed`` of what is drawn."""
+
+    replicas: int
+    places: int
+    seed: int = 0
+
+    @property
+    def rng(self) -> Random:
+        """For policies that draw."""
+        return Random(f"routing/{self.seed}")
+
+
+POLICIES: Mapping[str, Callable[[Pool], Router]] = {
+    "random": lambda pool: AnyReplica(pool.rng),
+    "least": lambda pool: LeastLoaded(pool.rng),
+    "two": lambda pool: TwoChoices(pool.rng),
+    "session": lambda pool: BySession(Ring(pool.replicas)),
+    "prefix": lambda pool: ByPrefix(Ring(pool.replicas)),
+    "spill": lambda pool: Spilling(pool.places),
 }
-"""Name → what makes a router for so many replicas from a seed."""
-
-
-def _rng(seed: int) -> Random:
-    return Random(f"routing/{seed}")
+"""Name → what makes a router for a pool."""
 
 
 def _hash(text: str) -> int:

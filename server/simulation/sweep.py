@@ -13,7 +13,7 @@ from arm_models.whole_file import write_whole
 from server.simulation.cluster import Cluster, Deployment
 from server.simulation.measured import Measured
 from server.simulation.outcome import Outcome, Window
-from server.simulation.routing import POLICIES
+from server.simulation.routing import POLICIES, Pool
 from server.simulation.traffic import TrafficSettings, draw_crowd, draw_traffic
 
 WARM = 0.25
@@ -94,17 +94,20 @@ class Simulations:
         rate = cell.load * cell.replicas * self.capacity(cell.guided).requests
         traffic = draw_traffic(settings, rate, self._plan.turns(cell), self._plan.seed)
         last = traffic.starts[-1]
-        router = POLICIES[cell.policy](cell.replicas, self._plan.seed)
+        router = POLICIES[cell.policy](self._pool(cell.replicas))
         window = Window(WARM * last, last) if last else Window()
         deployment = self.deployment(cell.replicas)
         return Cluster(deployment, traffic, router, window=window, together=self._together, tick=tick).run()
+
+    def _pool(self, replicas: int) -> Pool:
+        return Pool(replicas, self._measured.limits.max_sequences, self._plan.seed)
 
     def _capacity(self, guided: float) -> Capacity:
         """Of one replica, by simulation: as many users as it has places, none of whom thinks."""
         places = self._measured.limits.max_sequences
         settings = replace(self._plan.settings, guided=guided)
         traffic = draw_crowd(settings, places, max(SATURATION, 16 * places), self._plan.seed)
-        router = POLICIES["random"](1, 0)
+        router = POLICIES["random"](self._pool(1))
         return Capacity(*Cluster(self.deployment(1), traffic, router, together=self._together).run().steady())
 
 

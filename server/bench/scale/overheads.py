@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from random import Random
 
 import httpx
 import numpy as np
@@ -12,7 +13,7 @@ from server.bench.scale.cpu import beside_the_engine, thread_seconds
 from server.bench.scale.playing import Served, play
 from server.bench.service import Serving
 from server.simulation.measured import Work
-from server.simulation.routing import POLICIES
+from server.simulation.routing import POLICIES, AnyReplica, Pool
 from server.simulation.traffic import Traffic, TrafficSettings, draw_crowd, draw_traffic
 
 LONG, SHORT = 64, 4
@@ -47,7 +48,7 @@ def overheads(
     differ in. Nothing below 0.
     """
     flat = replace(settings, turns="1", message="16")
-    play([server.url], served, _at_once(flat, SHORT, sessions), POLICIES["random"](1, 0))  # warm
+    play([server.url], served, _at_once(flat, SHORT, sessions), AnyReplica(Random(0)))  # warm
     tick()
     (short_server, short_client), (long_server, long_client) = (
         _cpu(server, served, _at_once(flat, length, sessions), threads) for length in (SHORT, LONG)
@@ -68,7 +69,7 @@ def _work(short: float, long: float, requests: int) -> Work:
 def _cpu(server: Serving, served: Served, traffic: Traffic, threads: int) -> tuple[float, float]:
     """CPU seconds of the traffic: of the server beside its engine, and ours."""
     before, ours = thread_seconds(server.pid), time.process_time()
-    play([server.url], served, traffic, POLICIES["random"](1, 0))
+    play([server.url], served, traffic, AnyReplica(Random(0)))
     # Prompts are written before the users come, by us: a few milliseconds that count as the requests'.
     used = beside_the_engine(before, thread_seconds(server.pid), threads)
     return used, time.process_time() - ours
@@ -84,7 +85,7 @@ def first_token(server: Serving, served: Served, settings: TrafficSettings) -> f
     traffic = draw_crowd(alone, 1, 1, seed=1)
     waits = []
     for _ in range(IDLE):
-        records = play([server.url], served, traffic, POLICIES["random"](1, 0)).records
+        records = play([server.url], served, traffic, AnyReplica(Random(0))).records
         waits.append(float(np.nanmax(records.first - records.arrived)))
     return statistics.median(waits)
 
@@ -103,7 +104,7 @@ def scrape(server: Serving) -> tuple[float, float]:
 def routing_seconds(policy: str, replicas: int, requests: int = 200) -> float:
     """Seconds of one choice of a policy among so many replicas, each with some requests under way."""
     traffic = draw_traffic(TrafficSettings(), 1.0, requests, seed=0)
-    router = POLICIES[policy](replicas, 0)
+    router = POLICIES[policy](Pool(replicas, places=8))
     loads = [number % 7 for number in range(replicas)]
     asked = list(traffic.requests())
     started = time.perf_counter()

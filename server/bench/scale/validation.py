@@ -13,7 +13,7 @@ from server.bench.setup import Setup
 from server.simulation.cluster import Cluster, Deployment
 from server.simulation.measured import Measured
 from server.simulation.outcome import Outcome
-from server.simulation.routing import POLICIES
+from server.simulation.routing import POLICIES, Pool, Router
 from server.simulation.sweep import Plan, Simulations
 from server.simulation.traffic import Traffic, TrafficSettings, draw_crowd, draw_traffic
 
@@ -106,14 +106,16 @@ def validate(setup: Setup, measured: Measured, vocab: int, question: Question) -
                 for _ in range(count)
             ]
             urls = [server.url for server in servers]
-            play(urls, replace(served, salt="warm"), _warm(question, count), POLICIES["random"](count, 0))
+            play(
+                urls, replace(served, salt="warm"), _warm(question, count), _router(measured, question, count)
+            )
             setup.tick()
             for load, traffic in _loads(measured, question, count).items():
                 runs = []
                 for run in range(question.runs):
                     # Nothing that the servers have kept of an earlier run is of use in this one: the simulation begins with
                     # nothing, too.
-                    router = POLICIES[question.policy](count, question.seed)
+                    router = _router(measured, question, count)
                     runs.append(play(urls, replace(served, salt=f"{load}/{run}"), traffic, router))
                     setup.tick()
                 cases.append(_case(measured, question, count, load, traffic, runs))
@@ -145,12 +147,16 @@ def _warm(question: Question, replicas: int) -> Traffic:
     return draw_crowd(question.settings, 4 * replicas, 8 * replicas, question.seed + 1)
 
 
-def simulate(measured: Measured, traffic: Traffic, policy: str, replicas: int, seed: int) -> Outcome:
+def _router(measured: Measured, question: Question, replicas: int) -> Router:
+    return POLICIES[question.policy](Pool(replicas, measured.limits.max_sequences, question.seed))
+
+
+def simulate(measured: Measured, traffic: Traffic, question: Question, replicas: int) -> Outcome:
     """The same users before replicas of the simulation, all on this machine with their client."""
     deployment = Deployment(
         replicas, len(measured.members), measured.limits, measured.cost(), measured.host(replicas)
     )
-    return Cluster(deployment, traffic, POLICIES[policy](replicas, seed)).run()
+    return Cluster(deployment, traffic, _router(measured, question, replicas)).run()
 
 
 def _case(
@@ -161,7 +167,7 @@ def _case(
     traffic: Traffic,
     runs: Sequence[Outcome],
 ) -> Case:
-    simulated = simulate(measured, traffic, question.policy, replicas, question.seed)
+    simulated = simulate(measured, traffic, question, replicas)
     return Case(
         replicas,
         load,

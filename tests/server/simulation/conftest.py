@@ -13,7 +13,7 @@ from server.simulation.limits import Limits
 from server.simulation.load import MemberLoad
 from server.simulation.measured import Measured, Work
 from server.simulation.outcome import Outcome, Window
-from server.simulation.routing import POLICIES, Router
+from server.simulation.routing import POLICIES, Pool, Router
 from server.simulation.traffic import Traffic, TrafficSettings
 
 Simulate = Callable[..., Outcome]
@@ -40,7 +40,7 @@ def simulate() -> Simulate:
         limits = limits or Limits(64 * 1000, max_queue=1_000_000)
         cost = cost or flat_cost(seconds)
         deployment = Deployment(replicas, len(cost.classes), limits, cost, host or Host())
-        chosen = router or POLICIES[policy](replicas, 0)
+        chosen = router or POLICIES[policy](Pool(replicas, limits.max_sequences))
         return Cluster(deployment, traffic, chosen, together=together, window=window).run()
 
     return run

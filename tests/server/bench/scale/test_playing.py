@@ -12,7 +12,7 @@ from server.bench.scale.playing import Served, play
 from server.bench.service import Serving, running_replica
 from server.bench.setup import Setup
 from server.simulation.limits import Limits
-from server.simulation.routing import POLICIES
+from server.simulation.routing import POLICIES, Pool
 from server.simulation.traffic import TrafficSettings, draw_traffic
 
 SETTINGS = TrafficSettings(
@@ -47,7 +47,7 @@ def test_everybody_is_answered_whole(replicas: tuple[list[Serving], Served]) -> 
         [server.url for server in servers],
         served,
         traffic,
-        POLICIES["session"](2, 0),
+        POLICIES["session"](Pool(2, 4)),
         lambda: ticks.append(1),
     )
     records = outcome.records
