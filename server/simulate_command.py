@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arm_models.errors import UserError
+from server.simulation.options import (
+    AXES,
+    MODELS,
+    POLICIES,
+    command_line,
+    document_arguments,
+    listed,
+    measure_arguments,
+    sweep_arguments,
+    traffic_settings,
+    validate_arguments,
+)
 
 if TYPE_CHECKING:
     from server.bench.setup import Setup
@@ -23,9 +34,6 @@ if TYPE_CHECKING:
 MEASURED, VALIDATION, SWEEP = "measured.json", "validation.json", "sweep.json"
 """Files in ``--work``."""
 
-POLICIES = ("random", "least", "two", "session", "prefix", "spill")
-"""Named here so that `--help` needs no numpy."""
-
 KV_TOKENS = 1024
 """Tokens of cache for each place, where nothing else is asked for."""
 
@@ -34,11 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A part each for measuring, comparing, simulating and writing."""
     parts = parser.add_subparsers(required=True, metavar="part")
     for name, add, text in (
-        ("measure", _measure_arguments, "time steps, neighbours and the CPU beside steps on this machine"),
-        ("validate", _validate_arguments, "real servers under the simulated users, beside the simulation"),
-        ("sweep", _sweep_arguments, "simulate replicas x policies x guided shares x loads"),
-        ("document", _document_arguments, "write scale.md and its pictures of what there is"),
-        ("all", _all_arguments, "one after the other with their defaults, what is there already left out"),
+        ("measure", measure_arguments, "time steps, neighbours and the CPU beside steps on this machine"),
+        ("validate", validate_arguments, "real servers under the simulated users, beside the simulation"),
+        ("sweep", sweep_arguments, "simulate replicas x policies x guided shares x loads"),
+        ("document", document_arguments, "write scale.md and its pictures of what there is"),
+        (
+            "all",
+            document_arguments,
+            "one after the other with their defaults, what is there already left out",
+        ),
     ):
         part = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         add(part)
@@ -73,7 +85,7 @@ def measure(args: argparse.Namespace) -> int:
 
     _check_folder(args.output)
     _at_least_one(args, "steps", "runs", "side_by_side", "rewards", "threads", "max_sequences")
-    settings = replace(_traffic(args, None), rewards=args.rewards)
+    settings = replace(traffic_settings(args, None), rewards=args.rewards)
     limits = Limits(
         args.kv_tokens or KV_TOKENS * args.max_sequences,
         args.max_sequences,
@@ -84,8 +96,8 @@ def measure(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     tune_malloc()
     about = {
-        "command": _command("measure", args),
-        "settings": {name: getattr(args, name) for name in _MODELS},
+        "command": command_line("measure", args),
+        "settings": {name: getattr(args, name) for name in MODELS},
     }
     with _bar(parts(limits, effort), "part") as tick, _setup(about["settings"], tick) as setup:
         _check_length(setup, settings)
@@ -109,7 +121,7 @@ def validate(args: argparse.Namespace) -> int:
     _at_least_one(args, "requests", "runs", *(() if args.replicas is None else ("replicas",)))
     measured = read_measured(args.measured)
     question = Question(
-        _traffic(args, measured),
+        traffic_settings(args, measured),
         args.policy,
         args.requests,
         args.runs,
@@ -126,7 +138,7 @@ def validate(args: argparse.Namespace) -> int:
     with _bar(parts(question), "run") as tick, _setup(settings, tick) as setup:
         cases = compare(setup, measured, _vocab(setup), question)
     record = {
-        "command": _command("validate", args),
+        "command": command_line("validate", args),
         "machine": measured.about.get("machine"),
         "traffic": question.settings.as_json(),
         "cases": [case.record() for case in cases],
@@ -150,10 +162,10 @@ def sweep(args: argparse.Namespace) -> int:
     if args.resume and args.output is None:
         raise UserError("--resume needs --output: the file to go on from")
     measured = read_measured(args.measured)
-    cells = grid(*(tuple(_listed(getattr(args, name), kind, name)) for name, kind in _AXES.items()))
+    cells = grid(*(tuple(listed(getattr(args, name), kind, name)) for name, kind in AXES.items()))
     _check_cells(cells)
     _at_least_one(args, "requests", "most")
-    plan = Plan(cells, _traffic(args, measured), args.requests, args.most, args.seed)
+    plan = Plan(cells, traffic_settings(args, measured), args.requests, args.most, args.seed)
     about = {
         "measured": _digest(args.measured),
         "traffic": plan.settings.as_json(),
@@ -162,7 +174,7 @@ def sweep(args: argparse.Namespace) -> int:
         "seed": plan.seed,
         "one by one": args.one_by_one,
     }
-    results = Results(args.output, about, _command("sweep", args))
+    results = Results(args.output, about, command_line("sweep", args))
     if args.resume:
         results.resume()
     simulations = Simulations(measured, plan, together=not args.one_by_one)
@@ -226,154 +238,6 @@ def everything(args: argparse.Namespace) -> int:
     document(args)
     cases = (_json(validation) or {}).get("cases", [])
     return 0 if all(case["reached"] for case in cases) else 1
-
-
-_MODELS = ("models", "device", "dtype", "rewards", "threads", "seed")
-"""Options that say what is served."""
-
-_AXES: dict[str, Callable[[str], Any]] = {"replicas": int, "policies": str, "guided": float, "loads": float}
-"""Options of the sweep's grid, in the order of a cell's fields."""
-
-
-def _measure_arguments(parser: argparse.ArgumentParser) -> None:
-    _output(parser)
-    _model_arguments(parser)
-    _traffic_arguments(parser)
-
-
-def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--models", default="small", help="random weights: tiny, small (default), 1b, 7b; or demo"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
-    parser.add_argument("--rewards", type=int, default=2, help="reward models, default 2")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads of a replica, default 1")
-    parser.add_argument("--max-sequences", type=int, default=32, help="places of a replica, default 32")
-    parser.add_argument("--kv-tokens", type=int, help="cache of each member, default 1024 for each place")
-    parser.add_argument("--steps", type=int, default=60, help="timed steps of a phase, default 60")
-    parser.add_argument("--runs", type=int, default=5, help="of what is timed in turn, default 5")
-    parser.add_argument(
-        "--side-by-side", type=int, default=2, metavar="N", help="engines that run together, default up to 2"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def _validate_arguments(parser: argparse.ArgumentParser) -> None:
-    _measured(parser)
-    _output(parser)
-    parser.add_argument("--policy", choices=POLICIES, default="spill")
-    parser.add_argument("--requests", type=int, default=128, help="for each replica, default 128")
-    parser.add_argument("--runs", type=int, default=3, help="of each case, default 3")
-    parser.add_argument(
-        "--replicas", type=int, action="append", help="servers; may be repeated, default 1 and 2"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    _traffic_arguments(parser)
-
-
-def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    _measured(parser)
-    _output(parser, required=False)
-    parser.add_argument("--resume", action="store_true", help="leave out the cells that --output has")
-    _grid_arguments(parser)
-    _price_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0)
-    _traffic_arguments(parser)
-
-
-def _grid_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--replicas", default="1,10,100,1000", help="default 1,10,100,1000")
-    parser.add_argument("--policies", default=",".join(POLICIES), help=f"default {','.join(POLICIES)}")
-    parser.add_argument("--guided", default="0,0.5,1", help="shares of guided sessions, default 0,0.5,1")
-    parser.add_argument("--loads", default="0.5,0.8,0.95", help="of the capacity, default 0.5,0.8,0.95")
-    parser.add_argument("--requests", type=int, default=1000, help="of a cell for each replica, default 1000")
-    parser.add_argument("--most", type=int, default=300_000, help="of a cell, default 300000")
-    parser.add_argument(
-        "--one-by-one", action="store_true", help="take no steps together: slower, to the same end"
-    )
-
-
-def _document_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/scale"), metavar="FOLDER", help="default runs/scale"
-    )
-    parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="FOLDER", help="default docs")
-    _price_arguments(parser)
-    parser.add_argument(
-        "--costs", type=Path, metavar="FILE", help="JSON: seconds of what is there once for all replicas"
-    )
-    parser.add_argument("--gateway-cores", type=float, default=1.0, metavar="N", help="default 1")
-    parser.add_argument(
-        "--scrape-interval", type=float, default=15.0, metavar="S", help="of a replica's metrics, default 15"
-    )
-
-
-def _all_arguments(parser: argparse.ArgumentParser) -> None:
-    """The document's own; all else is as the parts have it where nothing is asked for."""
-    _document_arguments(parser)
-
-
-def _measured(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--measured", type=Path, required=True, metavar="FILE", help="what `measure` has written"
-    )
-
-
-def _output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    parser.add_argument("--output", type=Path, required=required, metavar="FILE", help="JSON")
-
-
-def _price_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--price", type=float, help="of a replica an hour, for the cost of a million tokens")
-
-
-def _traffic_arguments(parser: argparse.ArgumentParser) -> None:
-    """The fields of ``TrafficSettings``; what is not given is as in the measurements, or its default."""
-    group = parser.add_argument_group(
-        "users (lengths: 128, 16-256, exponential:100, lognormal:200,1.2,1-4096)"
-    )
-    group.add_argument("--turns", metavar="LENGTH", help="of a session, default 1-4")
-    group.add_argument("--systems", type=int, metavar="N", help="system prompts in use, default 8")
-    group.add_argument("--system-tokens", type=int, metavar="N", help="of each, default 256")
-    group.add_argument("--message", metavar="LENGTH", help="tokens a user says, default 16-128")
-    group.add_argument("--answer", dest="output_tokens", metavar="LENGTH", help="tokens, default 16-128")
-    group.add_argument("--think", metavar="LENGTH", help="seconds between turns, default exponential:10")
-    group.add_argument("--longest", type=int, metavar="N", help="prompt and answer, default 2048")
-    group.add_argument("--guided-share", type=float, metavar="P", help="of the sessions, default 0.5")
-    group.add_argument("--burst", type=float, metavar="B", help="1 (default): Poisson; above it in bursts")
-    group.add_argument("--period", type=float, metavar="S", help="of bursts, default 30")
-
-
-_TRAFFIC = {
-    "turns": "turns",
-    "systems": "systems",
-    "system_tokens": "system_tokens",
-    "message": "message",
-    "output_tokens": "output",
-    "think": "think",
-    "longest": "longest",
-    "guided_share": "guided",
-    "burst": "burst",
-    "period": "period",
-}
-"""Options by the field they are."""
-
-
-def _traffic(args: argparse.Namespace, measured: Measured | None) -> TrafficSettings:
-    """What the options say, over what was measured under, over the defaults. Raises ``ValueError``."""
-    from server.simulation.traffic import TrafficSettings
-
-    given = {
-        field: getattr(args, option)
-        for option, field in _TRAFFIC.items()
-        if getattr(args, option, None) is not None
-    }
-    try:
-        kept = {} if measured is None else {**measured.about["traffic"], "rewards": len(measured.members) - 1}
-        return TrafficSettings(**{**kept, **given})
-    except (KeyError, TypeError):
-        raise UserError(f"{args.measured}: its traffic is of another version; measure again") from None
 
 
 @contextmanager
@@ -456,13 +320,6 @@ def _json(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _listed(text: str, kind: Callable[[str], Any], name: str) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--{name}: {text!r} is no list of numbers with commas between") from None
-
-
 def _check_cells(cells: Any) -> None:
     for cell in cells:
         if cell.policy not in POLICIES:
@@ -504,27 +361,6 @@ def _part(name: str, **given: Any) -> argparse.Namespace:
 def _served(measured: Measured, path: Path) -> dict[str, Any]:
     """Which models were measured. Raises ``UserError`` where the file does not say."""
     settings = measured.about.get("settings")
-    if not isinstance(settings, dict) or any(name not in settings for name in _MODELS):
+    if not isinstance(settings, dict) or any(name not in settings for name in MODELS):
         raise UserError(f"{path}: does not say which models were measured")
     return settings
-
-
-def _command(name: str, args: argparse.Namespace) -> str:
-    """The command line that does the same, without the files."""
-    parser = argparse.ArgumentParser()
-    {"measure": _measure_arguments, "validate": _validate_arguments, "sweep": _sweep_arguments}[name](parser)
-    words = ["genarm", "simulate", name]
-    for action in parser._actions:
-        value = getattr(args, action.dest, None)
-        if action.dest in ("help", "resume") or value == action.default:
-            continue
-        flag = action.option_strings[0]
-        if isinstance(value, Path):
-            value = value.name
-        if value is True:
-            words.append(flag)
-        else:
-            words += [
-                word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))
-            ]
-    return shlex.join(words)

@@ -8,7 +8,7 @@ keys and values do not depend on them.
 ``prefix``      the prompt's first tokens' on the ring; where that one has more than ``bound`` times what each would have if all
                 had equally many, the next on the ring that has not (consistent hashing with bounded loads, Mirrokni et al. 2018)
 ``spill``       the session's first choice by hash as long as there is a place free in its batch, then its next one; where no
-                place is free anywhere, one that has fewest under way (rendezvous hashing, as the gateway of ``genarm deploy ray``)
+                place is free anywhere, one that has fewest under way (as the gateway of ``genarm deploy ray`` chooses)
 """
 
 import hashlib

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from server.cli import main
-from server.simulate_command import POLICIES
 from server.simulation.cost import ClassCost, StepCost, StepSample
 from server.simulation.limits import Limits
 from server.simulation.load import MemberLoad
 from server.simulation.measured import Measured, Work
+from server.simulation.options import POLICIES
 from server.simulation.routing import POLICIES as ROUTERS
 from server.simulation.traffic import TrafficSettings
 
