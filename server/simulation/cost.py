@@ -218,4 +218,5 @@ def _features(loads: Sequence[MemberLoad], knees: tuple[int, ...]) -> Array:
 def _ramps(count: int, knees: tuple[int, ...]) -> Array:
     """How many of ``count`` tokens lie between each two knees; their sum is ``count``."""
     bounds = np.array([0, *knees, np.inf])
-    return np.clip(count - bounds[:-1], 0, bounds[1:] - bounds[:-1])
+    ramps: Array = np.clip(count - bounds[:-1], 0, bounds[1:] - bounds[:-1])
+    return ramps

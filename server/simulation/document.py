@@ -11,7 +11,7 @@ from typing import Any
 
 from arm_models.whole_file import write_whole
 from server.simulation.bottleneck import Central
-from server.simulation.measured import Measured
+from server.simulation.measured import Measured, Work
 from server.simulation.pictures import bottleneck_picture, fit_picture, load_picture, scale_picture
 from server.simulation.report import (
     bottleneck_table,
@@ -132,7 +132,7 @@ def _beside(measured: Measured) -> str:
     )
 
 
-def _work(work: Any) -> str:
+def _work(work: Work) -> str:
     return f"{1e6 * work.token:.0f} µs a token and {1e3 * work.request:.1f} ms a request"
 
 

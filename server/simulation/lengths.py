@@ -60,11 +60,15 @@ class Lengths:
         if self.kind == "lognormal":
             variance = np.log1p(self.spread**2)
             values = rng.lognormal(np.log(self.mean) - variance / 2, np.sqrt(variance), count)
-            return np.clip(values, self.low, self.high)
+            bounded: NDArray[np.float64] = np.clip(values, self.low, self.high)
+            return bounded
         return rng.uniform(self.low, self.high, count)
 
     def draw_whole(self, rng: Generator, count: int) -> NDArray[np.int64]:
         """So many whole numbers, at least 1. ``uniform`` takes both bounds as often as what lies between."""
         if self.kind in ("uniform", "constant"):
-            return np.maximum(1, rng.integers(round(self.low), round(self.high) + 1, count))
-        return np.maximum(1, np.rint(self.draw(rng, count)).astype(np.int64))
+            values = rng.integers(round(self.low), round(self.high) + 1, count)
+        else:
+            values = np.rint(self.draw(rng, count)).astype(np.int64)
+        whole: NDArray[np.int64] = np.maximum(1, values)
+        return whole

@@ -36,7 +36,8 @@ def fit_picture(measured: Measured) -> bytes:
         kind = "prompts beside" if any(own.read for own in sample.load) else "decoding only"
         kinds[kind].append((1000 * cost.seconds(sample.load), 1000 * sample.seconds))
     for kind, points in sorted(kinds.items()):
-        axes.scatter(*zip(*points, strict=True), s=6, alpha=0.5, label=kind)
+        fitted, measured_ms = zip(*points, strict=True)
+        axes.scatter(fitted, measured_ms, s=6, alpha=0.5, label=kind)
     ends = [min(min(pair) for pair in _all(kinds)), max(max(pair) for pair in _all(kinds))]
     axes.plot(ends, ends, color="black", linewidth=1)
     axes.set_xscale("log")
