@@ -30,6 +30,10 @@ COMMANDS = {
     ),
     "soup": ("arm_models.soup.command", "average the weights of models trained for different rewards"),
     "bench": ("server.bench.command", "measure throughput and what guidance costs"),
+    "simulate": (
+        "server.simulate_command",
+        "simulate many replicas under many users from measured times of steps",
+    ),
     "demo": ("arm_models.demo.command", "rebuild the shipped demo models"),
 }
 """Name → (module with ``add_arguments`` and ``run``, one line of help)."""

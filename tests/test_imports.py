@@ -79,6 +79,17 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
         ("server/api", ("server.app", "server.cli", "server.serve_command", "server.evaluate_command")),
         ("server/api", ("server.bench", "server.terminal", "server.doctor", "server.replicas")),
         ("server/replicas", ("server.cli", "server.serve_command", "server.bench", "server.engine")),
+        (
+            "server/simulation",
+            (
+                *(name for name in LOWEST if name != "arm_models"),
+                "server.text",
+                "server.config",
+                "torch",
+                "transformers",
+            ),
+        ),
+        ("server/simulation", (*WEB, "httpx")),
     ],
 )
 def test_imports_go_one_way(folder: str, forbidden: tuple[str, ...]) -> None:

@@ -10,10 +10,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -34,15 +34,46 @@ def running_server(setup: Setup, *, guided: bool = True, keys: Sequence[str] = (
         RuntimeError: it did not become ready.
     """
     with tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder:
-        config = Path(folder, "deployment.yaml")
         deployment = _deployment(setup, guided)
         if keys:
             Path(folder, "keys").write_text("".join(f"{key}\n" for key in keys))
             deployment["http"]["api_key_file"] = "keys"
-        config.write_text(json.dumps(deployment))  # JSON is YAML
-        command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--port", "0"]
-        with _process(command, setup, stdout=subprocess.PIPE) as process:
-            yield _url(process)
+        with _serve(setup, deployment, Path(folder)) as server:
+            yield server.url
+
+
+class Serving(NamedTuple):
+    """A server in a process of its own."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def running_replica(setup: Setup, engine: Mapping[str, Any], *, max_queue: int) -> Iterator[Serving]:
+    """A server of the setup's models with these ``engine`` settings; it ends with the block.
+
+    Raises:
+        RuntimeError: it did not become ready.
+    """
+    deployment = _deployment(setup, True)
+    deployment["engine"] |= engine
+    deployment["http"]["max_queue"] = max_queue
+    with (
+        tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder,
+        _serve(setup, deployment, Path(folder)) as server,
+    ):
+        yield server
+
+
+@contextmanager
+def _serve(setup: Setup, deployment: Mapping[str, Any], folder: Path) -> Iterator[Serving]:
+    """What ``deployment`` declares, written to ``folder``."""
+    config = folder / "deployment.yaml"
+    config.write_text(json.dumps(deployment))  # JSON is YAML
+    command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--port", "0"]
+    with _process(command, setup, stdout=subprocess.PIPE) as process:
+        yield Serving(_url(process), process.pid)
 
 
 @contextmanager

@@ -77,11 +77,12 @@ class Setup:
         max_sequences: int | None = None,
         kv_tokens: int | None = None,
         speculation: Speculate = "off",
+        overlap: bool | None = None,
     ) -> Engine:
         """An engine on freshly loaded models with room for all requests; without the rewards unless ``guided``.
 
         Unless told so it keeps no prompts: every run is to read them all. ``sources``, ``max_sequences`` and ``kv_tokens``
-        stand in for the setup's own.
+        stand in for the setup's own; the rest is as in the engine's config.
         """
         register_attention()
         chosen = self.sources if sources is None else sources
@@ -95,6 +96,7 @@ class Setup:
             gpu_memory_fraction=GPU_SHARE,
             prefix_share=prefix_share,
             speculation=speculation,
+            overlap=overlap,
         )
         return Engine(build_members(family, config), config)
 

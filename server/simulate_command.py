@@ -1,0 +1,366 @@
+"""``genarm simulate``: many replicas under many users, from measured times of steps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arm_models.errors import UserError
+from server.simulation.options import (
+    AXES,
+    MODELS,
+    POLICIES,
+    command_line,
+    document_arguments,
+    listed,
+    measure_arguments,
+    sweep_arguments,
+    traffic_settings,
+    validate_arguments,
+)
+
+if TYPE_CHECKING:
+    from server.bench.setup import Setup
+    from server.simulation.measured import Measured
+    from server.simulation.traffic import TrafficSettings
+
+MEASURED, VALIDATION, SWEEP = "measured.json", "validation.json", "sweep.json"
+"""Files in ``--work``."""
+
+KV_TOKENS = 1024
+"""Tokens of cache for each place, where nothing else is asked for."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A part each for measuring, comparing, simulating and writing."""
+    parts = parser.add_subparsers(required=True, metavar="part")
+    for name, add, text in (
+        ("measure", measure_arguments, "time steps, neighbours and the CPU beside steps on this machine"),
+        ("validate", validate_arguments, "real servers under the simulated users, beside the simulation"),
+        ("sweep", sweep_arguments, "simulate replicas x policies x guided shares x loads"),
+        ("document", document_arguments, "write scale.md and its pictures of what there is"),
+        (
+            "all",
+            document_arguments,
+            "one after the other with their defaults, what is there already left out",
+        ),
+    ):
+        part = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        add(part)
+        part.set_defaults(part=name)
+
+
+def run(args: argparse.Namespace) -> int:
+    """One part; 1 where real servers were not as simulated. Raises ``UserError`` on misuse."""
+    parts: dict[str, Callable[[argparse.Namespace], int]] = {
+        "measure": measure,
+        "validate": validate,
+        "sweep": sweep,
+        "document": document,
+        "all": everything,
+    }
+    # As an interruption does: servers and neighbours that were started are ended, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return parts[args.part](args)
+    except ValueError as error:  # a limit, a length or a number of the command line
+        raise UserError(f"simulate {args.part}: {error}") from None
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Measure this machine; 0."""
+    import torch
+
+    from server.bench.malloc import tune_malloc
+    from server.bench.scale.measure import Effort, parts
+    from server.bench.scale.measure import measure as measure_machine
+    from server.simulation.limits import Limits
+
+    _check_folder(args.output)
+    _at_least_one(args, "steps", "runs", "side_by_side", "rewards", "threads", "max_sequences")
+    settings = replace(traffic_settings(args, None), rewards=args.rewards)
+    limits = Limits(
+        args.kv_tokens or KV_TOKENS * args.max_sequences,
+        args.max_sequences,
+        max_step_tokens=max(512, args.max_sequences),
+        cache="slabs" if args.device == "cpu" else "pages",
+    )
+    effort = Effort(args.steps, args.side_by_side, args.runs)
+    torch.set_num_threads(args.threads)
+    tune_malloc()
+    about = {
+        "command": command_line("measure", args),
+        "settings": {name: getattr(args, name) for name in MODELS},
+    }
+    with _bar(parts(limits, effort), "part") as tick, _setup(about["settings"], tick) as setup:
+        _check_length(setup, settings)
+        measured = measure_machine(setup, settings, limits, effort, about)
+    measured.write(args.output)
+    _print_measured(measured)
+    return 0
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Hold the simulation against real servers; 1 where it misses its bar."""
+    import torch
+
+    from arm_models.whole_file import write_whole
+    from server.bench.scale.validation import Question, parts
+    from server.bench.scale.validation import validate as compare
+    from server.simulation.measured import read_measured
+    from server.simulation.report import validation_table
+
+    _check_folder(args.output)
+    _at_least_one(args, "requests", "runs", *(() if args.replicas is None else ("replicas",)))
+    measured = read_measured(args.measured)
+    question = Question(
+        traffic_settings(args, measured),
+        args.policy,
+        args.requests,
+        args.runs,
+        tuple(args.replicas or (1, 2)),
+        args.seed,
+    )
+    if max(question.replicas) > len(measured.beside):
+        raise UserError(
+            f"--replicas: steps were measured beside up to {len(measured.beside)} engines "
+            "(`genarm simulate measure --side-by-side`)"
+        )
+    settings = _served(measured, args.measured)
+    torch.set_num_threads(settings["threads"])
+    with _bar(parts(question), "run") as tick, _setup(settings, tick) as setup:
+        cases = compare(setup, measured, _vocab(setup), question)
+    record = {
+        "command": command_line("validate", args),
+        "machine": measured.about.get("machine"),
+        "traffic": question.settings.as_json(),
+        "cases": [case.record() for case in cases],
+    }
+    write_whole(args.output, json.dumps(record, indent=1) + "\n")
+    print(validation_table(record["cases"]))
+    return 0 if all(case.reached for case in cases) else 1
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Simulate the grid; 0."""
+    from tqdm import tqdm
+
+    from server.simulation.measured import read_measured
+    from server.simulation.report import sweep_table
+    from server.simulation.sweep import Plan, Results, Simulations, grid
+
+    _check_folder(args.output)
+    if args.price is not None and not 0 <= args.price < float("inf"):
+        raise UserError(f"--price must not be negative, not {args.price:g}")
+    if args.resume and args.output is None:
+        raise UserError("--resume needs --output: the file to go on from")
+    measured = read_measured(args.measured)
+    cells = grid(*(tuple(listed(getattr(args, name), kind, name)) for name, kind in AXES.items()))
+    _check_cells(cells)
+    _at_least_one(args, "requests", "most")
+    plan = Plan(cells, traffic_settings(args, measured), args.requests, args.most, args.seed)
+    about = {
+        "measured": _digest(args.measured),
+        "traffic": plan.settings.as_json(),
+        "requests": plan.requests,
+        "most": plan.most,
+        "seed": plan.seed,
+        "one by one": args.one_by_one,
+    }
+    results = Results(args.output, about, command_line("sweep", args))
+    if args.resume:
+        results.resume()
+    simulations = Simulations(measured, plan, together=not args.one_by_one)
+    missing = [cell for cell in cells if cell.name not in results.cells]
+    with tqdm(
+        total=sum(plan.turns(cell) for cell in missing),
+        unit="request",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        for cell in missing:
+            bar.set_description(cell.name)
+            outcome = simulations.run(cell, bar.update)
+            results.add(cell, simulations.capacity(cell.guided), outcome)
+    print(sweep_table([results.cells[cell.name] for cell in cells], args.price))
+    return 0
+
+
+def document(args: argparse.Namespace) -> int:
+    """Write what there is; 0."""
+    from server.simulation.bottleneck import Central
+    from server.simulation.document import Findings, write_document
+    from server.simulation.measured import read_measured
+    from server.simulation.pictures import check_pictures
+
+    check_pictures()
+    files = {name: args.work / name for name in (MEASURED, VALIDATION, SWEEP)}
+    measured = read_measured(files[MEASURED]) if files[MEASURED].exists() else None
+    validation, swept = (_json(files[name]) for name in (VALIDATION, SWEEP))
+    if not args.gateway_cores > 0 or not args.scrape_interval > 0:
+        raise UserError("--gateway-cores and --scrape-interval must be above 0")
+    findings = Findings(
+        None if measured is None else _with_costs(measured, args.costs),
+        validation,
+        list(swept["cells"].values()) if swept else [],
+        Central(args.gateway_cores, args.scrape_interval),
+        args.price,
+        {
+            MEASURED: str(measured.about.get("command", "")) if measured else "",
+            VALIDATION: str((validation or {}).get("command", "")),
+            SWEEP: str((swept or {}).get("command", "")),
+        },
+    )
+    for path in write_document(args.docs, findings):
+        print(path)
+    return 0
+
+
+def everything(args: argparse.Namespace) -> int:
+    """Measure, validate, sweep, write; what ``validate`` says."""
+    from server.simulation.pictures import check_pictures
+
+    check_pictures()
+    args.work.mkdir(parents=True, exist_ok=True)
+    measured, validation, swept = (args.work / name for name in (MEASURED, VALIDATION, SWEEP))
+    if not measured.exists():
+        measure(_part("measure", output=measured))
+    if not validation.exists():
+        validate(_part("validate", measured=measured, output=validation))
+    sweep(_part("sweep", measured=measured, output=swept, resume=True, price=args.price))
+    document(args)
+    cases = (_json(validation) or {}).get("cases", [])
+    return 0 if all(case["reached"] for case in cases) else 1
+
+
+@contextmanager
+def _setup(settings: dict[str, Any], tick: Callable[[], object]) -> Iterator[Setup]:
+    """Models as measured, written to a folder that goes away."""
+    from server.bench.setup import Setup
+    from server.bench.shapes import Models, scratch_folder
+    from server.bench.workload import Workload
+
+    dtype = settings["dtype"]
+    if dtype == "auto" and settings["device"] != "cpu" and settings["models"] != "demo":
+        dtype = "bfloat16"
+    with scratch_folder() as folder:
+        models = Models(settings["models"], Path(folder), settings["device"], dtype)
+        workload = Workload.of(settings["models"], None, settings["seed"])
+        yield Setup(models, settings["rewards"], workload, 1, tick)
+
+
+def _check_length(setup: Setup, settings: TrafficSettings) -> None:
+    """Whether every member can read the longest request, before anything is timed."""
+    family = setup.stock_family()
+    shortest = min(member.max_length for member in (family.base, *family.rewards))
+    if settings.longest > shortest:
+        raise UserError(f"--longest must be at most {shortest}: the models read no more")
+
+
+def _vocab(setup: Setup) -> int:
+    family = setup.stock_family()
+    return min(member.vocab_size for member in (family.base, *family.rewards))
+
+
+@contextmanager
+def _bar(total: int, unit: str) -> Iterator[Callable[[], object]]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=unit, disable=not sys.stderr.isatty()) as bar:
+        yield bar.update
+
+
+def _print_measured(measured: Measured) -> None:
+    from server.simulation.report import costs_table
+    from server.simulation.table import percent
+
+    errors = measured.errors()
+    print(costs_table(measured))
+    print(
+        f"\nmicroseconds; against {errors.count} steps the fit has not seen: median error {percent(errors.median)}, "
+        f"95th percentile {percent(errors.p95)}, together {100 * errors.total:+.1f} %; "
+        f"off the CPU {percent(measured.about['off_cpu'])}"
+    )
+
+
+def _with_costs(measured: Measured, path: Path | None) -> Measured:
+    """Measured, with what a file says of what is there once."""
+    from server.simulation.bottleneck import CENTRAL
+
+    if path is None:
+        return measured
+    costs = _json(path)
+    if costs is None:
+        raise UserError(f"--costs: {path} does not exist")
+    for name, value in costs.items():
+        if name not in CENTRAL:
+            raise UserError(f"--costs: there is no {name!r}; there are {', '.join(CENTRAL)}")
+        if value is not None and (not isinstance(value, (int, float)) or not 0 <= value < float("inf")):
+            raise UserError(f"--costs: {name} must be seconds, not {value!r}")
+    return replace(measured, central={**measured.central, **costs})
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is no file. Raises ``UserError``."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is no JSON object")
+    return found
+
+
+def _check_cells(cells: Any) -> None:
+    for cell in cells:
+        if cell.policy not in POLICIES:
+            raise UserError(f"--policies: there is no {cell.policy!r}; there are {', '.join(POLICIES)}")
+        if cell.replicas < 1 or not 0 <= cell.guided <= 1 or not 0 < cell.load < float("inf"):
+            raise UserError(f"{cell.name}: replicas must be at least 1, guided in [0, 1], load above 0")
+
+
+def _at_least_one(args: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        value = getattr(args, name)
+        for one in value if isinstance(value, list) else [value]:
+            if one < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {one}")
+
+
+def _check_folder(path: Path | None) -> None:
+    if path is not None and not path.parent.is_dir():
+        raise UserError(f"--output: the folder {path.parent} does not exist")
+
+
+def _digest(path: Path) -> str:
+    """What tells one file of measurements from another."""
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _part(name: str, **given: Any) -> argparse.Namespace:
+    """The options of a part: its defaults, and these."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = [name]
+    for key, value in given.items():
+        words += [f"--{key}"] if value is True else [] if value is None else [f"--{key}", str(value)]
+    return parser.parse_args(words)
+
+
+def _served(measured: Measured, path: Path) -> dict[str, Any]:
+    """Which models were measured. Raises ``UserError`` where the file does not say."""
+    settings = measured.about.get("settings")
+    if not isinstance(settings, dict) or any(name not in settings for name in MODELS):
+        raise UserError(f"{path}: does not say which models were measured")
+    return settings

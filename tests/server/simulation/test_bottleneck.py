@@ -1,0 +1,60 @@
+"""What is full first, worked out by hand."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from server.simulation.bottleneck import Central, Resource, Share, first, resources
+from server.simulation.measured import Measured
+
+SHARE = Share(tokens=200.0, requests=2.0, engine=0.8, cache=0.3)
+
+
+def by_name(
+    measured: Measured, central: Central | None = None, policy: str = "session"
+) -> dict[str, Resource]:
+    found = resources(measured, SHARE, policy, central or Central())
+    return {resource.name: resource for resource in found}
+
+
+def test_what_a_replica_has_of_its_own_is_as_full_with_a_thousand(
+    make_measured: Callable[..., Measured],
+) -> None:
+    found = by_name(make_measured())
+    for name, use in (("engine steps", 0.8), ("HTTP thread", 200 * 1e-4 + 2 * 2e-3), ("cache", 0.3)):
+        assert found[name].at(1) == found[name].at(1000) == pytest.approx(use)
+        assert found[name].most() == math.inf
+
+
+def test_what_is_there_once_is_full_at_a_number(make_measured: Callable[..., Measured]) -> None:
+    found = by_name(make_measured(), Central(scrape_interval=3.0))
+    assert found["metrics scrape"].at(100) == pytest.approx(100 * 0.006 / 3)
+    assert found["metrics scrape"].most() == 500
+    router = found["router"]
+    assert router.at(10) == pytest.approx(10 * 2 * 1.1e-6)
+    # A choice takes longer among more: 2 N (1e-8 N + 1e-6) = 1.
+    assert router.most() == pytest.approx((-1e-6 + math.sqrt(1e-12 + 2e-8)) / 2e-8, rel=0.01)
+
+
+def test_what_nobody_has_measured_is_not_compared(make_measured: Callable[..., Measured]) -> None:
+    found = by_name(make_measured())
+    for name in ("gateway", "key limits"):
+        assert found[name].at(10) is None
+        assert found[name].most() is None
+    assert first(list(found.values()), 10).name == "engine steps"
+
+
+def test_a_measured_gateway_is(make_measured: Callable[..., Measured]) -> None:
+    measured = make_measured()
+    central = dict(measured.central) | {"gateway_token_seconds": 1e-4, "gateway_request_seconds": 1e-3}
+    found = by_name(make_measured(central=central), Central(gateway_cores=4.0))
+    assert found["gateway"].at(100) == pytest.approx(100 * (200 * 1e-4 + 2 * 1e-3) / 4)
+    assert found["gateway"].most() == 181
+    assert first(list(found.values()), 100).name == "engine steps"
+    assert first(list(found.values()), 1000).name == "gateway"
+
+
+def test_a_replica_that_is_overfull_itself_is_no_use() -> None:
+    assert Resource("x", True, lambda _: 1.5, "").most() == 0.0
+    assert Resource("x", False, lambda n: n * 1e-12, "").most() == math.inf
