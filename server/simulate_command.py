@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 from arm_models.errors import UserError
 from server.simulation.options import (
     AXES,
+    MEASURED,
     MODELS,
     POLICIES,
+    SWEEP,
+    VALIDATION,
     command_line,
     document_arguments,
     listed,
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
     from server.bench.setup import Setup
     from server.simulation.measured import Measured
     from server.simulation.traffic import TrafficSettings
-
-MEASURED, VALIDATION, SWEEP = "measured.json", "validation.json", "sweep.json"
-"""Files in ``--work``."""
 
 KV_TOKENS = 1024
 """Tokens of cache for each place, where nothing else is asked for."""
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     }
     # As an interruption does: servers and neighbours that were started are ended, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _place_files(args)
     try:
         return parts[args.part](args)
     except ValueError as error:  # a limit, a length or a number of the command line
@@ -159,8 +160,6 @@ def sweep(args: argparse.Namespace) -> int:
     _check_folder(args.output)
     if args.price is not None and not 0 <= args.price < float("inf"):
         raise UserError(f"--price must not be negative, not {args.price:g}")
-    if args.resume and args.output is None:
-        raise UserError("--resume needs --output: the file to go on from")
     measured = read_measured(args.measured)
     cells = grid(*(tuple(listed(getattr(args, name), kind, name)) for name, kind in AXES.items()))
     _check_cells(cells)
@@ -336,8 +335,21 @@ def _at_least_one(args: argparse.Namespace, *names: str) -> None:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {one}")
 
 
-def _check_folder(path: Path | None) -> None:
-    if path is not None and not path.parent.is_dir():
+def _place_files(args: argparse.Namespace) -> None:
+    """The files that were not named are in ``--work``, which is made where something goes there."""
+    own = {"measure": MEASURED, "validate": VALIDATION, "sweep": SWEEP}
+    if getattr(args, "measured", ...) is None:
+        args.measured = args.work / MEASURED
+    if args.part in own and args.output is None:
+        try:
+            args.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--work: {args.work} cannot be made: {error.strerror}") from None
+        args.output = args.work / own[args.part]
+
+
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
         raise UserError(f"--output: the folder {path.parent} does not exist")
 
 

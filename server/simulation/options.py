@@ -24,9 +24,14 @@ AXES: dict[str, Callable[[str], Any]] = {"replicas": int, "policies": str, "guid
 """Options of the sweep's grid, in the order of a cell's fields."""
 
 
+MEASURED, VALIDATION, SWEEP = "measured.json", "validation.json", "sweep.json"
+"""Files in ``--work``, by default."""
+
+
 def measure_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``measure``."""
-    _output(parser)
+    _work(parser)
+    _output(parser, MEASURED)
     _model_arguments(parser)
     _traffic_arguments(parser)
 
@@ -51,8 +56,9 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def validate_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``validate``."""
+    _work(parser)
     _measured(parser)
-    _output(parser)
+    _output(parser, VALIDATION)
     parser.add_argument("--policy", choices=POLICIES, default="spill")
     parser.add_argument("--requests", type=int, default=128, help="for each replica, default 128")
     parser.add_argument("--runs", type=int, default=3, help="of each case, default 3")
@@ -65,8 +71,9 @@ def validate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``sweep``, which has its own shares of guided traffic."""
+    _work(parser)
     _measured(parser)
-    _output(parser, required=False)
+    _output(parser, SWEEP)
     parser.add_argument("--resume", action="store_true", help="leave out the cells that --output has")
     _grid_arguments(parser)
     _price_arguments(parser)
@@ -88,9 +95,7 @@ def _grid_arguments(parser: argparse.ArgumentParser) -> None:
 
 def document_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``document``, and of ``all``."""
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/scale"), metavar="FOLDER", help="default runs/scale"
-    )
+    _work(parser)
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="FOLDER", help="default docs")
     _price_arguments(parser)
     parser.add_argument(
@@ -102,14 +107,27 @@ def document_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _measured(parser: argparse.ArgumentParser) -> None:
+def _work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--measured", type=Path, required=True, metavar="FILE", help="what `measure` has written"
+        "--work",
+        type=Path,
+        default=Path("runs/scale"),
+        metavar="FOLDER",
+        help="of the files, default runs/scale",
     )
 
 
-def _output(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    parser.add_argument("--output", type=Path, required=required, metavar="FILE", help="JSON")
+def _measured(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        metavar="FILE",
+        help=f"what `measure` has written, default {MEASURED} in --work",
+    )
+
+
+def _output(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"JSON, default {name} in --work")
 
 
 def _price_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +191,9 @@ def listed(text: str, kind: Callable[[str], Any], name: str) -> list[Any]:
         raise UserError(f"--{name}: {text!r} is no list of numbers with commas between") from None
 
 
+_FILES = ("work", "measured", "output")
+
+
 def command_line(name: str, args: argparse.Namespace) -> str:
     """The command line that does the same, without the files."""
     parser = argparse.ArgumentParser()
@@ -180,11 +201,9 @@ def command_line(name: str, args: argparse.Namespace) -> str:
     words = ["genarm", "simulate", name]
     for action in parser._actions:
         value = getattr(args, action.dest, None)
-        if action.dest in ("help", "resume") or value == action.default:
+        if action.dest in (*_FILES, "help", "resume") or value == action.default:
             continue
         flag = action.option_strings[0]
-        if isinstance(value, Path):
-            value = value.name
         if value is True:
             words.append(flag)
         else:

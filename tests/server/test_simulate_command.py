@@ -54,7 +54,7 @@ def measured(tmp_path: Path) -> Path:
 
 
 def sweep(measured: Path, *more: str) -> int:
-    return main(["simulate", "sweep", "--measured", str(measured), *GRID, *more])
+    return main(["simulate", "sweep", "--work", str(measured.parent), *GRID, *more])
 
 
 def test_the_help_names_every_policy() -> None:
@@ -70,11 +70,20 @@ def test_a_sweep_is_printed_and_kept_and_gone_on_from(
     assert first.count("\n") == 2 + 4
     kept = json.loads(output.read_text())
     assert len(kept["cells"]) == 4
-    assert kept["command"].startswith("genarm simulate sweep --measured measured.json")
+    assert kept["command"].startswith("genarm simulate sweep --replicas 1,2")
     changed = kept | {"cells": {name: cell | {"refused": 77} for name, cell in kept["cells"].items()}}
     output.write_text(json.dumps(changed))
     assert sweep(measured, "--output", str(output), "--resume") == 0
     assert capsys.readouterr().out.count("77") >= 4  # nothing was simulated again
+
+
+def test_files_that_are_not_named_are_in_the_work_folder(measured: Path, tmp_path: Path) -> None:
+    assert sweep(measured) == 0
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["cells"]) == 4
+    elsewhere = tmp_path / "new" / "folder"
+    assert sweep(measured, "--work", str(elsewhere), "--measured", str(measured)) == 0
+    assert (elsewhere / "sweep.json").exists()
+    assert sweep(measured, "--work", str(tmp_path / "empty")) == 2
 
 
 def test_the_same_seed_is_the_same_table(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,8 +105,8 @@ def test_the_same_seed_is_the_same_table(measured: Path, capsys: pytest.CaptureF
         (["--requests", "0"], "--requests"),
         (["--turns", "many"], "no distribution"),
         (["--longest", "100"], "longest"),
-        (["--resume"], "--resume needs --output"),
         (["--output", "/no/such/folder/x.json"], "does not exist"),
+        (["--work", "/proc/x"], "--work: /proc/x cannot be made"),
         (["--price", "-1"], "--price"),
     ],
 )
