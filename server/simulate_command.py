@@ -96,11 +96,9 @@ def measure(args: argparse.Namespace) -> int:
     effort = Effort(args.steps, args.side_by_side, args.runs)
     torch.set_num_threads(args.threads)
     tune_malloc()
-    about = {
-        "command": command_line("measure", args),
-        "settings": {name: getattr(args, name) for name in MODELS},
-    }
-    with _bar(parts(limits, effort), "part") as tick, _setup(about["settings"], tick) as setup:
+    models = {name: getattr(args, name) for name in MODELS}
+    about = {"command": command_line("measure", args), "settings": models}
+    with _bar(parts(limits, effort), "part") as tick, _setup(models, tick) as setup:
         _check_length(setup, settings)
         measured = measure_machine(setup, settings, limits, effort, about)
     measured.write(args.output)
@@ -138,14 +136,15 @@ def validate(args: argparse.Namespace) -> int:
     torch.set_num_threads(settings["threads"])
     with _bar(parts(question), "run") as tick, _setup(settings, tick) as setup:
         cases = compare(setup, measured, _vocab(setup), question)
+    told = [case.record() for case in cases]
     record = {
         "command": command_line("validate", args),
         "machine": measured.about.get("machine"),
         "traffic": question.settings.as_json(),
-        "cases": [case.record() for case in cases],
+        "cases": told,
     }
     write_whole(args.output, json.dumps(record, indent=1) + "\n")
-    print(validation_table(record["cases"]))
+    print(validation_table(told))
     return 0 if all(case.reached for case in cases) else 1
 
 

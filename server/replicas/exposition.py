@@ -58,7 +58,8 @@ def _written(families: Mapping[str, _Family]) -> str:
     for name, family in families.items():
         lines += family.about
         for series, values in family.series.items():
-            lines.append(f"{series} {floatToGoString(_together(name, values))}")
+            number: str = floatToGoString(_together(name, values))  # type: ignore[no-untyped-call]
+            lines.append(f"{series} {number}")
     return "".join(f"{line}\n" for line in lines)
 
 

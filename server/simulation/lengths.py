@@ -32,8 +32,8 @@ class Lengths:
         try:
             if kind == "lognormal":
                 mean, spread, bounds = numbers.split(",")
-                low, high = map(float, bounds.split("-"))
-                made = cls(kind, low, high, float(mean), float(spread))
+                least, most = map(float, bounds.split("-"))
+                made = cls(kind, least, most, float(mean), float(spread))
             elif kind == "exponential":
                 made = cls(kind, 0.0, float("inf"), float(numbers))
             elif kind == "":

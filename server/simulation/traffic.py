@@ -185,7 +185,8 @@ def _prompts(
     before = np.concatenate([[0], np.cumsum(messages + outputs)])
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     history = before[:-1] - np.repeat(before[firsts], counts)
-    return system + history + messages
+    prompts: NDArray[np.int64] = system + history + messages
+    return prompts
 
 
 def _fitting(counts: NDArray[np.int64], ends: NDArray[np.int64], longest: int) -> NDArray[np.bool_]:
