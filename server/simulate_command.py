@@ -202,13 +202,14 @@ def document(args: argparse.Namespace) -> int:
     files = {name: args.work / name for name in (MEASURED, VALIDATION, SWEEP)}
     measured = read_measured(files[MEASURED]) if files[MEASURED].exists() else None
     validation, swept = (_json(files[name]) for name in (VALIDATION, SWEEP))
-    if not args.gateway_cores > 0 or not args.scrape_interval > 0:
-        raise UserError("--gateway-cores and --scrape-interval must be above 0")
+    _at_least_one(args, "gateways")
+    if not 0 < args.scrape_interval < float("inf"):
+        raise UserError(f"--scrape-interval must be above 0, not {args.scrape_interval:g}")
     findings = Findings(
         None if measured is None else _with_costs(measured, args.costs),
         validation,
         list(swept["cells"].values()) if swept else [],
-        Central(args.gateway_cores, args.scrape_interval),
+        Central(args.gateways, args.scrape_interval),
         args.price,
         {
             MEASURED: str(measured.about.get("command", "")) if measured else "",
@@ -294,15 +295,26 @@ def _with_costs(measured: Measured, path: Path | None) -> Measured:
 
     if path is None:
         return measured
-    costs = _json(path)
-    if costs is None:
+    kept = _json(path)
+    if kept is None:
         raise UserError(f"--costs: {path} does not exist")
+    costs = _of_bench(kept, path) if "results" in kept else kept
     for name, value in costs.items():
         if name not in CENTRAL:
             raise UserError(f"--costs: there is no {name!r}; there are {', '.join(CENTRAL)}")
-        if value is not None and (not isinstance(value, (int, float)) or not 0 <= value < float("inf")):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 <= value < float("inf")):
             raise UserError(f"--costs: {name} must be seconds, not {value!r}")
     return replace(measured, central={**measured.central, **costs})
+
+
+def _of_bench(kept: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The costs among the findings of ``genarm bench --only replicas``."""
+    found = kept["results"] if isinstance(kept["results"], list) else []
+    for result in found:
+        if isinstance(result, dict) and isinstance(result.get("costs"), dict):
+            return dict(result["costs"])
+    raise UserError(f"--costs: {path} has no costs; `genarm bench --only replicas` measures them")
 
 
 def _json(path: Path) -> dict[str, Any] | None:

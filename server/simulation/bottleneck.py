@@ -1,9 +1,9 @@
 """What is full first, by formulae.
 
 Every resource has so much to do for one replica's share of the traffic, and can do so much. What every replica has of its own
-(its engine, the thread its tokens are sent from, its cache) is as full with 1,000 replicas as with one. What is there once for
-all of them is N times as full, unless there is more of it. The largest N is where it is full; the smallest of these is the first
-bottleneck.
+(its engine, the thread its tokens are sent from, its cache, Serve's proxy on its node) is as full with 1,000 replicas as with
+one. What is there once for all of them is N times as full, unless there is more of it. The largest N is where it is full; the
+smallest of these is the first bottleneck.
 
 ========================  =======================================================  ======================================
 resource                  share in use with N replicas                             from
@@ -11,9 +11,11 @@ resource                  share in use with N replicas                          
 engine steps              throughput / capacity                                    the simulation
 HTTP thread               tokens/s · token + requests/s · request                  measured beside the engine
 cache                     blocks that answers hold / blocks                        the simulation
-gateway                   N · (tokens/s · token + requests/s · request) / cores    measured at the gateway (``--costs``)
-router                    N · requests/s · choice(N)                               measured, by policy and N
-key limits                N · requests/s · request                                 measured at the actor (``--costs``)
+proxy                     tokens/s · token + requests/s · request                  measured there (``--costs``)
+gateways                  N · (tokens/s · token + requests/s · (request +          measured there (``--costs``)
+                          choice(N))) / gateways
+choice of a replica       N · requests/s · choice(N) / gateways                    measured, by policy and N
+registry                  N · (1 / interval + 2 · requests/s) · call               measured there (``--costs``)
 metrics scrape            N · scrape / interval                                    measured
 ========================  =======================================================  ======================================
 """
@@ -22,12 +24,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from server.simulation.measured import Measured
+from server.simulation.measured import Measured, Work
 
 CENTRAL = (
     "gateway_token_seconds",
     "gateway_request_seconds",
-    "limit_request_seconds",
+    "proxy_token_seconds",
+    "proxy_request_seconds",
+    "registry_call_seconds",
     "scrape_seconds",
 )
 """Seconds that a file of costs may give; what nobody has measured is not guessed."""
@@ -46,11 +50,13 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Central:
-    """What is there once: ``gateway_cores`` that proxies may use, ``scrape_interval`` seconds between two readings of a replica's
-    metrics by one reader."""
+    """What is there once: ``gateways``, processes of one thread each, which choose replicas too; ``scrape_interval`` seconds
+    between two readings of a replica's metrics by one reader; ``report_interval`` seconds between two reports of a replica to the
+    registry, which hears twice of each request besides, where all keys are bounded."""
 
-    gateway_cores: float = 1.0
+    gateways: int = 1
     scrape_interval: float = 15.0
+    report_interval: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,36 +91,28 @@ class Resource:
 def resources(measured: Measured, share: Share, policy: str, central: Central) -> list[Resource]:
     """All of them, for this share of the traffic to each replica."""
     costs = measured.central
-    gateway = _both(costs.get("gateway_token_seconds"), costs.get("gateway_request_seconds"))
-    limits, scrape = costs.get("limit_request_seconds"), costs.get("scrape_seconds")
-    choice = _choice(costs, policy)
     http = measured.server.of(share.tokens, share.requests)
+    proxy = _work(costs, "proxy")
+    choice = _choice(costs, policy)
+    scrape = costs.get("scrape_seconds")
     return [
-        Resource("engine steps", True, lambda _: share.engine, "busy seconds a second"),
+        Resource("engine steps", True, lambda _: share.engine, "tokens/s over capacity"),
         Resource("HTTP thread", True, lambda _: http, "tokens/s · token + requests/s · request"),
         Resource("cache", True, lambda _: share.cache, "blocks held / blocks"),
         Resource(
-            "gateway",
-            False,
-            None
-            if gateway is None
-            else lambda n: (
-                n * (share.tokens * gateway[0] + share.requests * gateway[1]) / central.gateway_cores
-            ),
-            f"N · (tokens/s · token + requests/s · request) / {central.gateway_cores:g} cores",
+            "proxy",
+            True,
+            None if proxy is None else lambda _: proxy.of(share.tokens, share.requests),
+            "tokens/s · token + requests/s · request",
         ),
+        _gateways(_work(costs, "gateway"), choice, share, central),
         Resource(
-            "router",
+            "choice of a replica",
             False,
-            None if choice is None else lambda n: n * share.requests * choice(n),
-            "N · requests/s · choice(N)",
+            None if choice is None else lambda n: n * share.requests * choice(n) / central.gateways,
+            f"N · requests/s · choice(N) / {central.gateways}",
         ),
-        Resource(
-            "key limits",
-            False,
-            None if limits is None else lambda n: n * share.requests * limits,
-            "N · requests/s · request",
-        ),
+        _registry(costs.get("registry_call_seconds"), share, central),
         Resource(
             "metrics scrape",
             False,
@@ -124,14 +122,40 @@ def resources(measured: Measured, share: Share, policy: str, central: Central) -
     ]
 
 
+def _gateways(
+    work: Work | None, choice: Callable[[int], float] | None, share: Share, central: Central
+) -> Resource:
+    """What they do for requests and tokens, and their choices of a replica."""
+    use: Callable[[int], float] | None = None
+    if work is not None and choice is not None:
+        own, choose = work.of(share.tokens, share.requests), choice
+
+        def use(replicas: int) -> float:
+            return replicas * (own + share.requests * choose(replicas)) / central.gateways
+
+    why = f"N · (tokens/s · token + requests/s · (request + choice(N))) / {central.gateways}"
+    return Resource("gateways", False, use, why)
+
+
+def _registry(call: float | None, share: Share, central: Central) -> Resource:
+    calls = 1 / central.report_interval + 2 * share.requests
+    return Resource(
+        "registry",
+        False,
+        None if call is None else lambda n: n * calls * call,
+        f"N · (1 / {central.report_interval:g} s + 2 · requests/s) · call",
+    )
+
+
 def first(found: Sequence[Resource], replicas: int) -> Resource:
     """The fullest of those that were measured."""
     known = [resource for resource in found if resource.use is not None]
     return max(known, key=lambda resource: resource.at(replicas) or 0.0)
 
 
-def _both(token: float | None, request: float | None) -> tuple[float, float] | None:
-    return None if token is None or request is None else (token, request)
+def _work(costs: Mapping[str, float | None], name: str) -> Work | None:
+    token, request = costs.get(f"{name}_token_seconds"), costs.get(f"{name}_request_seconds")
+    return None if token is None or request is None else Work(token, request)
 
 
 def _choice(costs: Mapping[str, float | None], policy: str) -> Callable[[int], float] | None:

@@ -99,9 +99,14 @@ def document_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="FOLDER", help="default docs")
     _price_arguments(parser)
     parser.add_argument(
-        "--costs", type=Path, metavar="FILE", help="JSON: seconds of what is there once for all replicas"
+        "--costs",
+        type=Path,
+        metavar="FILE",
+        help="of `genarm bench --only replicas`, or seconds by name (JSON)",
     )
-    parser.add_argument("--gateway-cores", type=float, default=1.0, metavar="N", help="default 1")
+    parser.add_argument(
+        "--gateways", type=int, default=1, metavar="N", help="processes that requests meet first, default 1"
+    )
     parser.add_argument(
         "--scrape-interval", type=float, default=15.0, metavar="S", help="of a replica's metrics, default 15"
     )

@@ -10,6 +10,7 @@ from server.bench.scenarios.replicas import replicas
 from server.bench.setup import Limits, Setup
 from server.bench.shapes import Models
 from server.bench.workload import Workload
+from server.simulation.bottleneck import CENTRAL
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
@@ -19,9 +20,15 @@ def test_the_scenario_measures_all_three(tmp_path: Path) -> None:
     workload = Workload(4, prompt=(4, 12), response=(6, 10))
     limits = Limits(peer_requests=1, quick=True)
     setup = Setup(Models("tiny", tmp_path), 1, workload, 1, lambda: ticks.append(1), limits)
-    overhead, through, two = replicas(setup)
+    overhead, through, two, beside = replicas(setup)
     assert len(ticks) >= 4
     record = overhead.record()
     assert min(*record["our_ttfts"], *record["our_gaps"], *record["peer_ttfts"]) > 0
     assert [one.record()["name"] for one in (through, two)] == ["through Ray", "two replicas"]
     assert min(two.record()["our_rates"]) > 0
+    costs = beside.record()["costs"]
+    assert set(costs) < set(CENTRAL)
+    # An event goes through Serve's proxy and the gateway: more than nothing, less than 50 ms of a core.
+    assert 0 < costs["gateway_token_seconds"] + costs["gateway_request_seconds"] < 0.1
+    assert 0 < costs["proxy_token_seconds"] + costs["proxy_request_seconds"] < 0.1
+    assert 0 < costs["registry_call_seconds"] < 0.05

@@ -126,6 +126,8 @@ def test_what_is_wrong_is_one_line(
         ('{"gateway": 1}', "there is no 'gateway'"),
         ('{"gateway_token_seconds": -1}', "must be seconds"),
         ('{"gateway_token_seconds": "x"}', "must be seconds"),
+        ('{"gateway_token_seconds": true}', "must be seconds"),
+        ('{"results": [{"name": "through Ray"}]}', "bench --only replicas"),
     ],
 )
 def test_costs_are_checked(
@@ -139,6 +141,8 @@ def test_costs_are_checked(
     assert main([*command, "--costs", "/no/such/file"]) == 2
     path.write_text('{"gateway_token_seconds": 1e-4, "gateway_request_seconds": null}')
     assert main([*command, "--costs", str(path)]) == 0
+    path.write_text('{"results": [{"name": "x"}, {"name": "y", "costs": {"registry_call_seconds": 1e-3}}]}')
+    assert main([*command, "--costs", str(path)]) == 0
 
 
 @pytest.mark.usefixtures("measured")
@@ -148,7 +152,8 @@ def test_a_document_of_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(command) == 0
     assert {path.name for path in docs.iterdir()} == {"scale.md", "scale-fit.png"}
     assert str(docs / "scale.md") in capsys.readouterr().out
-    assert main([*command, "--gateway-cores", "0"]) == 2
+    assert main([*command, "--gateways", "0"]) == 2
+    assert main([*command, "--scrape-interval", "nan"]) == 2
 
 
 def test_simulating_needs_neither_torch_nor_the_web(measured: Path) -> None:

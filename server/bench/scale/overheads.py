@@ -12,7 +12,9 @@ import numpy as np
 from server.bench.scale.cpu import beside_the_engine, thread_seconds
 from server.bench.scale.playing import Served, play
 from server.bench.service import Serving
+from server.replicas.rendezvous import order
 from server.simulation.measured import Work
+from server.simulation.request import Request
 from server.simulation.routing import POLICIES, AnyReplica, Pool
 from server.simulation.traffic import Traffic, TrafficSettings, draw_crowd, draw_traffic
 
@@ -23,6 +25,9 @@ IDLE = 20
 """Requests, one after the other, to an idle server."""
 
 SCRAPES = 20
+
+FULL = 8
+"""Places of a replica, where choices are timed: each has one free at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +107,23 @@ def scrape(server: Serving) -> tuple[float, float]:
 
 
 def routing_seconds(policy: str, replicas: int, requests: int = 200) -> float:
-    """Seconds of one choice of a policy among so many replicas, each with some requests under way."""
-    traffic = draw_traffic(TrafficSettings(), 1.0, requests, seed=0)
-    router = POLICIES[policy](Pool(replicas, places=8))
-    loads = [number % 7 for number in range(replicas)]
-    asked = list(traffic.requests())
+    """Seconds of one choice among so many replicas, each with some requests under way: for ``spill`` of the gateway's own order,
+    for other policies of the simulation's."""
+    asked = list(draw_traffic(TrafficSettings(), 1.0, requests, seed=0).requests())
+    choose = _gateway(replicas) if policy == "spill" else _simulated(policy, replicas)
     started = time.perf_counter()
     for request in asked:
-        router.choose(request, loads)
+        choose(request)
     return (time.perf_counter() - started) / len(asked)
+
+
+def _gateway(replicas: int) -> Callable[[Request], object]:
+    """As ``genarm deploy ray`` chooses: the whole order, since whoever is first may not take the request."""
+    loads = {f"replica-{number:08d}": number % FULL for number in range(replicas)}
+    return lambda request: order(f"session-{request.prompt.session:056d}", loads, FULL)
+
+
+def _simulated(policy: str, replicas: int) -> Callable[[Request], object]:
+    router = POLICIES[policy](Pool(replicas, FULL))
+    loads = [number % FULL for number in range(replicas)]
+    return lambda request: router.choose(request, loads)

@@ -10,6 +10,7 @@ from server.bench.client import stream_all
 from server.bench.comparison import Comparison, Side, compare
 from server.bench.latency import Timeline
 from server.bench.result import Result, Row
+from server.bench.scale.central import central_work
 from server.bench.scenarios.http import body
 from server.bench.service import ray_server, running_server
 from server.bench.setup import Setup
@@ -69,7 +70,8 @@ def replicas(setup: Setup) -> Sequence[Result]:
         one = stack.enter_context(ray_server(setup, 1))
         two = stack.enter_context(ray_server(setup, 2))
         overhead = _overhead(setup, one, plain)
-        return [overhead, *_rates(setup, plain, one, two)]
+        rates = _rates(setup, plain, one, two)
+        return [overhead, *rates, central_work(one, _bodies(setup), setup.runs, setup.tick)]
 
 
 def _rates(setup: Setup, plain: str, one: str, two: str) -> list[Comparison]:
@@ -84,6 +86,10 @@ def _rates(setup: Setup, plain: str, one: str, two: str) -> list[Comparison]:
         compare("through Ray", alone, side("plain server", plain), setup.runs, 0.0, setup.tick),
         compare("two replicas", side("two replicas", two), alone, setup.runs, 1.5, setup.tick),
     ]
+
+
+def _bodies(setup: Setup) -> list[dict[str, Any]]:
+    return [body(request) for request in setup.workload.build(_vocabulary(setup), setup.rewards, guided=True)]
 
 
 def _overhead(setup: Setup, ours: str, peer: str) -> Overhead:

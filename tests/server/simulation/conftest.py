@@ -119,7 +119,7 @@ def make_measured(real_cost: StepCost) -> Callable[..., Measured]:
                 "scrape_seconds": 0.006,
                 "gateway_token_seconds": None,
                 "gateway_request_seconds": None,
-                "limit_request_seconds": None,
+                "registry_call_seconds": None,
             }
             | {f"route_{policy}_{count}": 1e-8 * count + 1e-6 for policy in POLICIES for count in (10, 1000)},
         }

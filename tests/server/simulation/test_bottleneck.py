@@ -31,7 +31,7 @@ def test_what_is_there_once_is_full_at_a_number(make_measured: Callable[..., Mea
     found = by_name(make_measured(), Central(scrape_interval=3.0))
     assert found["metrics scrape"].at(100) == pytest.approx(100 * 0.006 / 3)
     assert found["metrics scrape"].most() == 500
-    router = found["router"]
+    router = found["choice of a replica"]
     assert router.at(10) == pytest.approx(10 * 2 * 1.1e-6)
     # A choice takes longer among more: 2 N (1e-8 N + 1e-6) = 1.
     assert router.most() == pytest.approx((-1e-6 + math.sqrt(1e-12 + 2e-8)) / 2e-8, rel=0.01)
@@ -39,20 +39,36 @@ def test_what_is_there_once_is_full_at_a_number(make_measured: Callable[..., Mea
 
 def test_what_nobody_has_measured_is_not_compared(make_measured: Callable[..., Measured]) -> None:
     found = by_name(make_measured())
-    for name in ("gateway", "key limits"):
+    for name in ("proxy", "gateways", "registry"):
         assert found[name].at(10) is None
         assert found[name].most() is None
     assert first(list(found.values()), 10).name == "engine steps"
 
 
-def test_a_measured_gateway_is(make_measured: Callable[..., Measured]) -> None:
+def test_gateways_choose_too_and_are_as_many_as_one_likes(make_measured: Callable[..., Measured]) -> None:
+    costs = {"gateway_token_seconds": 1e-4, "gateway_request_seconds": 1e-3}
     measured = make_measured()
-    central = dict(measured.central) | {"gateway_token_seconds": 1e-4, "gateway_request_seconds": 1e-3}
-    found = by_name(make_measured(central=central), Central(gateway_cores=4.0))
-    assert found["gateway"].at(100) == pytest.approx(100 * (200 * 1e-4 + 2 * 1e-3) / 4)
-    assert found["gateway"].most() == 181
+    found = by_name(make_measured(central={**measured.central, **costs}), Central(gateways=4))
+    choice = found["choice of a replica"].at(100)
+    assert choice == pytest.approx(100 * 2 * 2e-6 / 4)
+    assert found["gateways"].at(100) == pytest.approx(100 * (200 * 1e-4 + 2 * 1e-3) / 4 + choice)
+    assert found["gateways"].most() == 181
     assert first(list(found.values()), 100).name == "engine steps"
-    assert first(list(found.values()), 1000).name == "gateway"
+    assert first(list(found.values()), 1000).name == "gateways"
+
+
+def test_the_registry_hears_of_replicas_and_of_requests(make_measured: Callable[..., Measured]) -> None:
+    measured = make_measured()
+    central = {**measured.central, "registry_call_seconds": 1e-3}
+    found = by_name(make_measured(central=central), Central(report_interval=0.5))
+    assert found["registry"].at(10) == pytest.approx(10 * (2 + 2 * 2) * 1e-3)
+    assert found["registry"].most() == 166
+
+
+def test_a_proxy_is_on_each_node(make_measured: Callable[..., Measured]) -> None:
+    costs = {"proxy_token_seconds": 5e-4, "proxy_request_seconds": 2e-3}
+    found = by_name(make_measured(central={**make_measured().central, **costs}))
+    assert found["proxy"].at(1) == found["proxy"].at(1000) == pytest.approx(200 * 5e-4 + 2 * 2e-3)
 
 
 def test_a_replica_that_is_overfull_itself_is_no_use() -> None:
