@@ -20,6 +20,7 @@ from server.simulation.options import (
     POLICIES,
     SWEEP,
     VALIDATION,
+    assume_arguments,
     command_line,
     document_arguments,
     listed,
@@ -31,6 +32,8 @@ from server.simulation.options import (
 
 if TYPE_CHECKING:
     from server.bench.setup import Setup
+    from server.bench.shapes import Shape
+    from server.simulation.document import Findings
     from server.simulation.measured import Measured
     from server.simulation.traffic import TrafficSettings
 
@@ -43,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(required=True, metavar="part")
     for name, add, text in (
         ("measure", measure_arguments, "time steps, neighbours and the CPU beside steps on this machine"),
+        ("assume", assume_arguments, "a machine by its data sheet in the place of a measured one"),
         ("validate", validate_arguments, "real servers under the simulated users, beside the simulation"),
         ("sweep", sweep_arguments, "simulate replicas x policies x guided shares x loads"),
         ("document", document_arguments, "write scale.md and its pictures of what there is"),
@@ -61,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """One part; 1 where real servers were not as simulated. Raises ``UserError`` on misuse."""
     parts: dict[str, Callable[[argparse.Namespace], int]] = {
         "measure": measure,
+        "assume": assume,
         "validate": validate,
         "sweep": sweep,
         "document": document,
@@ -104,6 +109,36 @@ def measure(args: argparse.Namespace) -> int:
     measured.write(args.output)
     _print_measured(measured)
     return 0
+
+
+def assume(args: argparse.Namespace) -> int:
+    """Make up a machine; 0."""
+    from server.bench.shapes import SHAPES
+    from server.simulation.assumed import Chip, Weights
+    from server.simulation.assumed import assume as assume_machine
+    from server.simulation.measured import read_measured
+
+    _check_folder(args.output)
+    _at_least_one(args, "max_sequences")
+    if args.models not in SHAPES:
+        raise UserError(f"--models: there is no shape {args.models!r}; there are {', '.join(SHAPES)}")
+    measured = read_measured(args.measured)
+    if args.output.exists() and args.output.samefile(args.measured):
+        raise UserError(f"--output: {args.output} is what was measured")
+    chip = Chip(args.bandwidth, args.flops, args.memory, args.reached, args.launch)
+    base, reward = (Weights.of(*_sizes(shape)) for shape in SHAPES[args.models])
+    members = [base, *(reward for _ in measured.members[1:])]
+    about = {"command": command_line("assume", args)}
+    assumed = assume_machine(chip, members, args.max_sequences, measured, about)
+    assumed.write(args.output)
+    _print_measured(assumed)
+    return 0
+
+
+def _sizes(shape: Shape) -> tuple[int, ...]:
+    heads = shape.hidden // shape.head
+    kv_heads, intermediate = shape.kv_heads or heads, shape.intermediate or shape.hidden * 11 // 4
+    return shape.layers, shape.hidden, heads, kv_heads, shape.head, intermediate, shape.vocab
 
 
 def validate(args: argparse.Namespace) -> int:
@@ -157,8 +192,7 @@ def sweep(args: argparse.Namespace) -> int:
     from server.simulation.sweep import Plan, Results, Simulations, grid
 
     _check_folder(args.output)
-    if args.price is not None and not 0 <= args.price < float("inf"):
-        raise UserError(f"--price must not be negative, not {args.price:g}")
+    _check_price("price", args.price)
     measured = read_measured(args.measured)
     cells = grid(*(tuple(listed(getattr(args, name), kind, name)) for name, kind in AXES.items()))
     _check_cells(cells)
@@ -194,32 +228,46 @@ def sweep(args: argparse.Namespace) -> int:
 def document(args: argparse.Namespace) -> int:
     """Write what there is; 0."""
     from server.simulation.bottleneck import Central
-    from server.simulation.document import Findings, write_document
-    from server.simulation.measured import read_measured
+    from server.simulation.document import write_document
     from server.simulation.pictures import check_pictures
 
     check_pictures()
-    files = {name: args.work / name for name in (MEASURED, VALIDATION, SWEEP)}
-    measured = read_measured(files[MEASURED]) if files[MEASURED].exists() else None
-    validation, swept = (_json(files[name]) for name in (VALIDATION, SWEEP))
     _at_least_one(args, "gateways")
     if not 0 < args.scrape_interval < float("inf"):
         raise UserError(f"--scrape-interval must be above 0, not {args.scrape_interval:g}")
-    findings = Findings(
-        None if measured is None else _with_costs(measured, args.costs),
-        validation,
-        list(swept["cells"].values()) if swept else [],
-        Central(args.gateways, args.scrape_interval),
-        args.price,
-        {
-            MEASURED: str(measured.about.get("command", "")) if measured else "",
-            VALIDATION: str((validation or {}).get("command", "")),
-            SWEEP: str((swept or {}).get("command", "")),
-        },
-    )
-    for path in write_document(args.docs, findings):
+    _check_price("price", args.price)
+    _check_price("assumed-price", args.assumed_price)
+    findings = _findings(args.work, args.costs, args.price)
+    assumed = None if args.assumed is None else _findings(args.assumed, args.costs, args.assumed_price)
+    if assumed is not None and (assumed.measured is None or "assumed" not in assumed.measured.about):
+        raise UserError(f"--assumed: {args.assumed} has no {MEASURED} of `genarm simulate assume`")
+    central = Central(args.gateways, args.scrape_interval)
+    for path in write_document(args.docs, replace(findings, central=central, assumed=assumed)):
         print(path)
     return 0
+
+
+def _findings(folder: Path, costs: Path | None, price: float | None) -> Findings:
+    """What a folder of files says."""
+    from server.simulation.document import Findings
+    from server.simulation.measured import read_measured
+
+    file = folder / MEASURED
+    measured = _with_costs(read_measured(file), costs) if file.exists() else None
+    validation, swept = (_json(folder / name) for name in (VALIDATION, SWEEP))
+    commands = {MEASURED: None if measured is None else measured.about, VALIDATION: validation, SWEEP: swept}
+    return Findings(
+        measured,
+        validation,
+        list(swept["cells"].values()) if swept else [],
+        price=price,
+        commands={name: str((about or {}).get("command", "")) for name, about in commands.items()},
+    )
+
+
+def _check_price(option: str, price: float | None) -> None:
+    if price is not None and not 0 <= price < float("inf"):
+        raise UserError(f"--{option} must not be negative, not {price:g}")
 
 
 def everything(args: argparse.Namespace) -> int:
@@ -348,7 +396,7 @@ def _at_least_one(args: argparse.Namespace, *names: str) -> None:
 
 def _place_files(args: argparse.Namespace) -> None:
     """The files that were not named are in ``--work``, which is made where something goes there."""
-    own = {"measure": MEASURED, "validate": VALIDATION, "sweep": SWEEP}
+    own = {"measure": MEASURED, "assume": MEASURED, "validate": VALIDATION, "sweep": SWEEP}
     if getattr(args, "measured", ...) is None:
         args.measured = args.work / MEASURED
     if args.part in own and args.output is None:

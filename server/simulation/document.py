@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Findings:
     Attributes:
         commands: by file, the command line that made it.
         price: of a replica an hour.
+        assumed: of a machine by its data sheet.
     """
 
     measured: Measured | None = None
@@ -43,6 +44,7 @@ class Findings:
     central: Central = field(default_factory=Central)
     price: float | None = None
     commands: Mapping[str, str] = field(default_factory=dict)
+    assumed: Findings | None = None
 
 
 def write_document(folder: Path, findings: Findings) -> list[Path]:
@@ -84,6 +86,7 @@ def _parts(findings: Findings, pictures: Mapping[str, bytes]) -> dict[str, str]:
         "VALIDATION": _validation(findings),
         "SWEEP": _sweep(findings),
         "BOTTLENECKS": _bottlenecks(findings),
+        "ASSUMED": _assumed(findings),
     }
     for name in ("fit", "replicas", "load", "bottleneck"):
         file = f"scale-{name}.png"
@@ -173,6 +176,26 @@ def _bottlenecks(findings: Findings) -> str:
     if unknown:
         lines += ["", f"Not measured, and so not compared: {', '.join(unknown)} (`--costs`, see below)."]
     return "\n".join(lines)
+
+
+def _assumed(findings: Findings) -> str:
+    """Machines by their data sheets, under the same users and policies."""
+    found = findings.assumed
+    if found is None or found.measured is None:
+        return "*Nothing is assumed here:* `--assumed` was not given."
+    errors = found.measured.errors()
+    return "\n".join(
+        [
+            f"{str(found.measured.about['machine']).capitalize()}. {_made(found, 'measured.json')}",
+            f"Microseconds, which the sum's form follows within {percent(errors.p95)} (95th percentile):",
+            "",
+            costs_table(found.measured),
+            "",
+            _sweep(found),
+            "",
+            _bottlenecks(replace(found, central=findings.central)),
+        ]
+    )
 
 
 def _made(findings: Findings, file: str) -> str:

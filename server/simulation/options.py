@@ -54,6 +54,37 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
+def assume_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of ``assume``."""
+    _work(parser)
+    _output(parser, MEASURED)
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="of `measure`: what CPUs do beside the steps",
+    )
+    parser.add_argument("--models", default="7b", help="shapes: tiny, small, 1b, 7b (default)")
+    for name, text in (
+        ("bandwidth", "bytes of its memory that the machine reads a second"),
+        ("flops", "multiplications and additions a second, 16 bits wide"),
+        ("memory", "bytes of it"),
+    ):
+        parser.add_argument(f"--{name}", type=float, required=True, metavar="X", help=text)
+    parser.add_argument(
+        "--reached",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="share of both speeds that is reached, default 0.5",
+    )
+    parser.add_argument(
+        "--launch", type=float, default=0.002, metavar="S", help="seconds of a forward besides, default 0.002"
+    )
+    parser.add_argument("--max-sequences", type=int, default=64, help="places of a replica, default 64")
+
+
 def validate_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``validate``."""
     _work(parser)
@@ -96,6 +127,10 @@ def _grid_arguments(parser: argparse.ArgumentParser) -> None:
 def document_arguments(parser: argparse.ArgumentParser) -> None:
     """Of ``document``, and of ``all``."""
     _work(parser)
+    parser.add_argument(
+        "--assumed", type=Path, metavar="FOLDER", help="another --work, of `assume` and a sweep of that"
+    )
+    parser.add_argument("--assumed-price", type=float, metavar="PRICE", help="of such a replica an hour")
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="FOLDER", help="default docs")
     _price_arguments(parser)
     parser.add_argument(
@@ -202,7 +237,12 @@ _FILES = ("work", "measured", "output")
 def command_line(name: str, args: argparse.Namespace) -> str:
     """The command line that does the same, without the files."""
     parser = argparse.ArgumentParser()
-    {"measure": measure_arguments, "validate": validate_arguments, "sweep": sweep_arguments}[name](parser)
+    {
+        "measure": measure_arguments,
+        "assume": assume_arguments,
+        "validate": validate_arguments,
+        "sweep": sweep_arguments,
+    }[name](parser)
     words = ["genarm", "simulate", name]
     for action in parser._actions:
         value = getattr(args, action.dest, None)

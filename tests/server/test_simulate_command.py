@@ -156,6 +156,38 @@ def test_a_document_of_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*command, "--scrape-interval", "nan"]) == 2
 
 
+CHIP = [
+    "--models",
+    "tiny",
+    "--bandwidth",
+    "1e12",
+    "--flops",
+    "1e14",
+    "--memory",
+    "1e9",
+    "--max-sequences",
+    "8",
+]
+
+
+def test_an_assumed_machine_is_swept_and_told_apart(measured: Path, tmp_path: Path) -> None:
+    chip = tmp_path / "chip"
+    assumed = ["simulate", "assume", "--work", str(chip), "--measured", str(measured), *CHIP]
+    assert main(assumed) == 0
+    assert main(["simulate", "sweep", "--work", str(chip), *GRID]) == 0
+    document = ["simulate", "document", "--work", str(tmp_path), "--docs", str(tmp_path / "docs")]
+    assert main([*document, "--assumed", str(chip), "--assumed-price", "2"]) == 0
+    text = (tmp_path / "docs" / "scale.md").read_text()
+    told = text.partition("### Assumed, not measured")[2]
+    assert "Assumed, not measured: 1e+12 bytes/s" in told
+    assert told.count("| session | 0      | 0.5") == 2
+    assert main([*document, "--assumed", str(tmp_path)]) == 2  # these were measured
+    assert main([*assumed[:-1], "0"]) == 2
+    assert main([*assumed, "--output", str(measured)]) == 2
+    assert main([*assumed, "--models", "large"]) == 2
+    assert main([*assumed, "--reached", "2"]) == 2
+
+
 def test_simulating_needs_neither_torch_nor_the_web(measured: Path) -> None:
     code = (
         "import sys\n"

@@ -64,7 +64,7 @@ def test_with_everything_it_has_tables_and_pictures(
     document, *pictures = write_document(tmp_path, findings)
     text = document.read_text()
     assert "Not measured yet" not in text
-    assert "Not measured, and so not compared: gateway, key limits" in text
+    assert "Not measured, and so not compared: proxy, gateways, registry" in text
     assert "`genarm simulate measure`:" in text
     assert costs_table(measured) in text
     assert sweep_table(cells, 2.0) in text
