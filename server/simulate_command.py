@@ -189,19 +189,24 @@ def sweep(args: argparse.Namespace) -> int:
 
     from server.simulation.measured import read_measured
     from server.simulation.report import sweep_table
-    from server.simulation.sweep import Plan, Results, Simulations, grid
+    from server.simulation.sweep import Plan, Results, Simulations, cross, grid
 
     _check_folder(args.output)
     _check_price("price", args.price)
     measured = read_measured(args.measured)
-    cells = grid(*(tuple(listed(getattr(args, name), kind, name)) for name, kind in AXES.items()))
+    cells = (grid if args.full else cross)(
+        *(tuple(listed(getattr(args, name), kind, name)) for name, kind in AXES.items())
+    )
     _check_cells(cells)
-    _at_least_one(args, "requests", "most")
-    plan = Plan(cells, traffic_settings(args, measured), args.requests, args.most, args.seed)
+    _at_least_one(args, "requests", "least", "most")
+    if args.least > args.most:
+        raise UserError(f"--least must not be above --most, {args.most}")
+    plan = Plan(cells, traffic_settings(args, measured), args.requests, args.most, args.seed, args.least)
     about = {
         "measured": _digest(args.measured),
         "traffic": plan.settings.as_json(),
         "requests": plan.requests,
+        "least": plan.least,
         "most": plan.most,
         "seed": plan.seed,
         "one by one": args.one_by_one,

@@ -20,6 +20,7 @@ from server.simulation.report import (
     sweep_table,
     validation_table,
 )
+from server.simulation.sweep import middle
 from server.simulation.table import percent, seconds
 
 COUNTS = (1, 10, 100, 1000)
@@ -69,7 +70,7 @@ def _pictures(findings: Findings) -> dict[str, bytes]:
     if findings.measured is not None:
         pictures["scale-fit.png"] = fit_picture(findings.measured)
     if findings.cells:
-        guided, load = _middle(findings.cells, "guided"), max(cell["load"] for cell in findings.cells)
+        guided, load = (middle([cell[name] for cell in findings.cells]) for name in ("guided", "load"))
         pictures["scale-replicas.png"] = scale_picture(findings.cells, guided, load)
         pictures["scale-load.png"] = load_picture(findings.cells, *_loaded(findings.cells))
     if findings.cells and findings.measured is not None:
@@ -208,11 +209,6 @@ def _missing(file: str) -> str:
         f"*Not measured yet: there is no {file}.* On an otherwise idle machine this makes it and writes this document anew:\n\n"
         "```\ngenarm simulate all --work benchmarks/results/scale --docs docs\n```"
     )
-
-
-def _middle(cells: Sequence[Mapping[str, Any]], name: str) -> float:
-    values = sorted({float(cell[name]) for cell in cells})
-    return values[len(values) // 2]
 
 
 def _loaded(cells: Sequence[Mapping[str, Any]]) -> tuple[str, int]:

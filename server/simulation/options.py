@@ -117,7 +117,14 @@ def _grid_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policies", default=",".join(POLICIES), help=f"default {','.join(POLICIES)}")
     parser.add_argument("--guided", default="0,0.5,1", help="shares of guided sessions, default 0,0.5,1")
     parser.add_argument("--loads", default="0.5,0.8,0.95", help="of the capacity, default 0.5,0.8,0.95")
-    parser.add_argument("--requests", type=int, default=1000, help="of a cell for each replica, default 1000")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="every one with every other; else policies under the middle share and load, and shares with loads under the last "
+        "policy",
+    )
+    parser.add_argument("--requests", type=int, default=300, help="of a cell for each replica, default 300")
+    parser.add_argument("--least", type=int, default=5000, help="of a cell, default 5000")
     parser.add_argument("--most", type=int, default=300_000, help="of a cell, default 300000")
     parser.add_argument(
         "--one-by-one", action="store_true", help="take no steps together: slower, to the same end"

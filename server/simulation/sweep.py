@@ -1,7 +1,7 @@
 """Many simulations: every number of replicas under every policy, share of guided traffic and load. What is done is kept."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -49,17 +49,18 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is simulated: cells, and how many requests for each replica, ``most`` in a cell altogether."""
+    """What is simulated: cells, and how many requests for each replica, ``least`` and ``most`` in a cell altogether."""
 
     cells: tuple[Cell, ...]
     settings: TrafficSettings
     requests: int
     most: int
     seed: int
+    least: int = 1
 
     def turns(self, cell: Cell) -> int:
         """Requests of a cell."""
-        return max(1, min(self.requests * cell.replicas, self.most))
+        return min(max(self.least, self.requests * cell.replicas), self.most)
 
 
 def grid(
@@ -67,6 +68,23 @@ def grid(
 ) -> tuple[Cell, ...]:
     """Every one with every other."""
     return tuple(Cell(*each) for each in product(replicas, policies, guided, loads))
+
+
+def cross(
+    replicas: tuple[int, ...], policies: tuple[str, ...], guided: tuple[float, ...], loads: tuple[float, ...]
+) -> tuple[Cell, ...]:
+    """For each number of replicas, every policy under the middle one of the shares and of the loads, and every share with every
+    load under the last policy."""
+    cells = []
+    for count in replicas:
+        cells += grid((count,), policies, (middle(guided),), (middle(loads),))
+        cells += grid((count,), policies[-1:], guided, loads)
+    return tuple(dict.fromkeys(cells))
+
+
+def middle(values: Collection[float]) -> float:
+    """Of different ones, the upper one where there are two."""
+    return sorted(set(values))[len(set(values)) // 2]
 
 
 class Simulations:

@@ -28,6 +28,8 @@ GRID = [
     "0.5",
     "--requests",
     "20",
+    "--least",
+    "20",
 ]
 
 
@@ -108,6 +110,7 @@ def test_the_same_seed_is_the_same_table(measured: Path, capsys: pytest.CaptureF
         (["--output", "/no/such/folder/x.json"], "does not exist"),
         (["--work", "/proc/x"], "--work: /proc/x cannot be made"),
         (["--price", "-1"], "--price"),
+        (["--least", "30", "--most", "20"], "--least must not be above --most"),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -193,7 +196,7 @@ def test_simulating_needs_neither_torch_nor_the_web(measured: Path) -> None:
         "import sys\n"
         "sys.modules.update(dict.fromkeys(('torch', 'transformers', 'fastapi', 'starlette', 'uvicorn', 'pydantic', 'httpx')))\n"
         "from server.cli import main\n"
-        f"sys.exit(main(['simulate', 'sweep', '--measured', {str(measured)!r}, *{GRID!r}]))\n"
+        f"sys.exit(main(['simulate', 'sweep', '--work', {str(measured.parent)!r}, *{GRID!r}]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

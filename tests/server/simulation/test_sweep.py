@@ -8,7 +8,7 @@ import pytest
 
 from arm_models.errors import UserError
 from server.simulation.measured import Measured
-from server.simulation.sweep import Capacity, Cell, Plan, Results, Simulations, grid
+from server.simulation.sweep import Capacity, Cell, Plan, Results, Simulations, cross, grid, middle
 from server.simulation.traffic import TrafficSettings
 
 SETTINGS = TrafficSettings(think="2", output="8-40", message="8-40", system_tokens=130, longest=600)
@@ -24,10 +24,26 @@ def test_every_one_with_every_other() -> None:
     assert cells[0] == Cell(1, "least", 0.0, 0.5)
 
 
+def test_a_cross_is_policies_in_the_middle_and_loads_under_the_last() -> None:
+    cells = cross((1, 10), ("least", "two", "spill"), (0.0, 0.5, 1.0), (0.5, 0.8))
+    assert len(cells) == len(set(cells)) == 2 * (3 + 3 * 2 - 1)
+    assert {cell.policy for cell in cells if (cell.guided, cell.load) != (0.5, 0.8)} == {"spill"}
+    assert {cell.policy for cell in cells if (cell.guided, cell.load) == (0.5, 0.8)} == {
+        "least",
+        "two",
+        "spill",
+    }
+    assert {(cell.guided, cell.load) for cell in cells if cell.policy == "spill"} == {
+        (guided, load) for guided in (0.0, 0.5, 1.0) for load in (0.5, 0.8)
+    }
+    assert middle([3.0, 1.0, 1.0, 2.0]) == 2.0
+
+
 def test_a_cell_has_requests_for_each_replica_up_to_the_most() -> None:
     cell = Cell(10, "least", 0.5, 0.5)
     assert plan(cell).turns(cell) == 2500
     assert plan(cell, most=300).turns(cell) == 300
+    assert Plan((cell,), SETTINGS, 250, 10_000, 0, least=4000).turns(cell) == 4000
 
 
 def test_a_cell_is_as_loaded_as_it_says(make_measured: Callable[..., Measured]) -> None:
