@@ -1,7 +1,7 @@
 """The event loop: users come, a router sends them to a replica, replicas take steps, users read, think and come again."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -12,6 +12,7 @@ from server.simulation.limits import Limits
 from server.simulation.outcome import Counts, Outcome, Records, Window
 from server.simulation.replica import Answer, Plan, Replica
 from server.simulation.routing import Router
+from server.simulation.slabs import slabs_of
 from server.simulation.traffic import Traffic
 
 _COMES, _ENTERS, _STEPPED = range(3)
@@ -38,12 +39,12 @@ class Deployment:
     """Replicas that are all alike.
 
     Attributes:
-        members: of each, the base included.
+        stores: by member of each, the base first, a number that is the same for members whose rows lie in the same slabs.
         cost: of a step of one that is alone on its machine.
     """
 
     replicas: int
-    members: int
+    stores: Sequence[int]
     limits: Limits
     cost: StepCost
     host: Host = field(default_factory=Host)
@@ -51,8 +52,8 @@ class Deployment:
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ValueError(f"replicas must be at least 1, not {self.replicas}")
-        if self.members != len(self.cost.classes):
-            raise ValueError(f"{self.members} members, but costs of {len(self.cost.classes)}")
+        if len(self.stores) != len(self.cost.classes):
+            raise ValueError(f"{len(self.stores)} members, but costs of {len(self.cost.classes)}")
 
 
 class Cluster:
@@ -85,7 +86,9 @@ class Cluster:
         self._tick = tick
         limits = deployment.limits
         self._capacity = limits.max_sequences + limits.max_queue
-        self._sites = [_Site(Replica(limits, deployment.members)) for _ in range(deployment.replicas)]
+        self._sites = [
+            _Site(Replica(limits, slabs_of(limits, deployment.stores))) for _ in range(deployment.replicas)
+        ]
         self._loads = [0] * deployment.replicas
         self._busy = [0] * -(-deployment.replicas // deployment.host.replicas)
         self._arriving: dict[tuple[int, int], int] = {}

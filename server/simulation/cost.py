@@ -5,15 +5,17 @@ A step's seconds are a sum over its members, each with a part
 - for running at all (its weights are read, its forward is called),
 - for its tokens: a line with knees, since a few tokens ride along with the weights and many do not,
 - for its rows with logits,
-- for the context over which single tokens attend, and for that over which chunks of prompts do.
+- for the context over which single tokens attend, and for that over which chunks of prompts do,
+- for what is written to put its cache in order.
 
 No part is negative, so more work never takes less time. Members of one *class* (the base; the rewards, where they are alike)
-share their parts. The fit minimises errors relative to what was measured: a step of 10 ms counts as much as one of 500, and one
-that took ten times too long, because something else had the core, says hardly anything.
+share their parts. The fit minimises errors relative to what was measured: a step of 10 ms counts as much as one of 500. What
+putting caches in order takes is then found by seconds, since such a step may take ten times as long as another that writes as
+much (memory that is new to the process comes from the system), and it is what many of them take together that counts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,7 @@ from server.simulation.load import Load, MemberLoad
 KNEES = (4, 16, 64, 256)
 """Tokens at which the line may bend, as far as there are measured steps beyond them."""
 
-STRAY = 3.0
-"""Times the fitted seconds: what a step took beyond that is not the machine's usual noise."""
-
-_PARTS = ("running", "draws", "attended", "read")
+_PARTS = ("running", "draws", "attended", "read", "moved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,14 @@ class StepSample:
 @dataclass(frozen=True, slots=True)
 class ClassCost:
     """Seconds of one member: for ``running``, for a row with logits, for a token of context attended over by single tokens
-    (``attended``) and by chunks (``read``), and for a token it computes (``slopes``) up to each of the ``knees`` and beyond."""
+    (``attended``) and by chunks (``read``), for a token of its cache that is written elsewhere (``moved``), and for a token it
+    computes (``slopes``) up to each of the ``knees`` and beyond."""
 
     running: float
     draws: float
     attended: float
     read: float
+    moved: float
     knees: tuple[int, ...]
     slopes: tuple[float, ...]
 
@@ -90,8 +91,9 @@ class StepCost:
         """Seconds of a step; 0 where nobody has anything to do."""
         whole = 0.0
         for name, own in zip(self.classes, load, strict=True):
+            cost = self.costs[name]
+            whole += cost.moved * own.moved
             if own.tokens:
-                cost = self.costs[name]
                 whole += cost.running + self._of_tokens(name, own.tokens)
                 whole += cost.draws * own.draws + cost.attended * own.attended + cost.read * own.read
         return whole
@@ -125,6 +127,7 @@ class StepCost:
                 one.draws * factor,
                 one.attended * factor,
                 one.read * factor,
+                one.moved * factor,
                 one.knees,
                 tuple(slope * factor for slope in one.slopes),
             )
@@ -184,30 +187,41 @@ def fit(samples: Sequence[StepSample], classes: Sequence[str]) -> StepCost:
     found = non_negative(matrix / scale, np.ones(len(samples))) / scale
     costs, start = {}, 0
     for name in names:
-        stop = start + len(_PARTS) + len(knees[name]) + 1
-        running, draws, attended, read, *slopes = (float(one) for one in found[start:stop])
-        costs[name] = ClassCost(running, draws, attended, read, knees[name], tuple(slopes))
+        stop = start + 4 + len(knees[name]) + 1
+        running, draws, attended, read, *slopes = found[start:stop].tolist()
+        costs[name] = ClassCost(running, draws, attended, read, 0.0, knees[name], tuple(slopes))
         start = stop
-    fitted = StepCost(classes, costs, reach)
-    return fitted.scaled(_usual_noise(fitted, samples))
+    return _by_seconds(StepCost(classes, costs, reach), samples)
 
 
-def _usual_noise(fitted: StepCost, samples: Sequence[StepSample]) -> float:
-    """How many times as long all steps took together as fitted: most are a little slower than the typical one."""
+def _by_seconds(fitted: StepCost, samples: Sequence[StepSample]) -> StepCost:
+    """The same with a part for moving, and so many times as long, as comes closest to all seconds: most steps are a little slower
+    than the typical one."""
+    names = list(fitted.costs)
     expected = [fitted.seconds(sample.load) for sample in samples]
-    taken = sum(min(sample.seconds, STRAY * one) for sample, one in zip(samples, expected, strict=True))
-    return taken / sum(expected)
+    moved = [
+        [sum(own.moved for own in _of_class(sample.load, fitted.classes, name)) for name in names]
+        for sample in samples
+    ]
+    matrix = np.column_stack([expected, np.array(moved, dtype=float)])
+    scale = np.maximum(matrix.max(axis=0), 1e-300)
+    slower, *moving = (
+        non_negative(matrix / scale, np.array([sample.seconds for sample in samples])) / scale
+    ).tolist()
+    found = fitted.scaled(slower)
+    costs = {name: replace(found.costs[name], moved=one) for name, one in zip(names, moving, strict=True)}
+    return StepCost(fitted.classes, costs, fitted.reach)
 
 
 def _of_class(load: Load, classes: Sequence[str], name: str) -> list[MemberLoad]:
-    return [own for each, own in zip(classes, load, strict=True) if each == name and own.tokens]
+    return [own for each, own in zip(classes, load, strict=True) if each == name]
 
 
 def _features(loads: Sequence[MemberLoad], knees: tuple[int, ...]) -> Array:
-    """What the parts of a class are multiplied with: those of ``_PARTS``, then tokens up to each knee and beyond."""
+    """What the parts of a class are multiplied with: those of ``_PARTS`` but moving, then tokens up to each knee and beyond."""
     ramps = sum((_ramps(own.tokens, knees) for own in loads), np.zeros(len(knees) + 1))
     parts = [
-        len(loads),
+        sum(own.tokens > 0 for own in loads),
         sum(own.draws for own in loads),
         sum(own.attended for own in loads),
         sum(own.read for own in loads),

@@ -13,16 +13,18 @@ class MemberLoad:
         draws: rows with logits.
         attended: tokens of context over which single tokens attend, as long as the rows they lie in.
         read: the same for chunks of prompts: tokens of each times the context at its end.
+        moved: tokens of its cache that are written to put rows in order: copies, and slabs that grow.
     """
 
     tokens: int = 0
     draws: int = 0
     attended: int = 0
     read: int = 0
+    moved: int = 0
 
-    def numbers(self) -> tuple[int, int, int, int]:
+    def numbers(self) -> tuple[int, int, int, int, int]:
         """For a file."""
-        return self.tokens, self.draws, self.attended, self.read
+        return self.tokens, self.draws, self.attended, self.read, self.moved
 
 
 Load = Sequence[MemberLoad]

@@ -13,7 +13,7 @@ from server.simulation.host import Host
 from server.simulation.limits import Limits
 from server.simulation.load import MemberLoad
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class Measured:
 
     Attributes:
         about: the command, the machine and the settings.
-        members: names, the base first; ``classes``: of each, which share their costs.
+        members: names, the base first; ``classes``: of each, which share their costs; ``stores``: of each, a number that is the
+            same where rows of the cache lie in the same slabs.
         steps: to fit; ``checks``: steps that the fit never sees.
         cores: of the machine.
         beside: by how many engines are busy on it, how many times as long a step takes as alone.
@@ -46,6 +47,7 @@ class Measured:
     about: Mapping[str, Any]
     members: tuple[str, ...]
     classes: tuple[str, ...]
+    stores: tuple[int, ...]
     limits: Limits
     steps: Sequence[StepSample]
     checks: Sequence[StepSample]
@@ -87,6 +89,7 @@ class Measured:
             **self.about,
             "members": list(self.members),
             "classes": list(self.classes),
+            "stores": list(self.stores),
             "limits": self.limits.as_json(),
             "cores": self.cores,
             "beside": list(self.beside),
@@ -101,9 +104,19 @@ class Measured:
 
 
 _OWN = (
-    *("format", "members", "classes", "limits", "steps", "checks", "cores", "beside", "server", "client"),
-    *("arrival_seconds", "central"),
+    "format",
+    "members",
+    "classes",
+    "stores",
+    "limits",
+    "steps",
+    "checks",
+    "cores",
+    "beside",
+    "server",
+    "client",
 )
+_OWN += ("arrival_seconds", "central")
 
 
 def read_measured(path: Path) -> Measured:
@@ -123,6 +136,7 @@ def read_measured(path: Path) -> Measured:
             {key: value for key, value in kept.items() if key not in _OWN},
             tuple(kept["members"]),
             tuple(kept["classes"]),
+            tuple(kept["stores"]),
             Limits.from_json(kept["limits"]),
             [_sample(one) for one in kept["steps"]],
             [_sample(one) for one in kept["checks"]],

@@ -7,8 +7,9 @@ at; here an index finds the same one, so that a look-up does not take longer whe
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 
-from server.simulation.limits import Limits
+from server.simulation.limits import BLOCK, Limits
 from server.simulation.request import Prompt
+from server.simulation.slabs import Slabs
 
 
 @dataclass(slots=True)
@@ -23,10 +24,15 @@ class Memory:
 
     Every prompt of one system must have the same ``system_tokens``, and every later prompt of a session begin with its earlier
     ones.
+
+    Args:
+        slabs: that the rows lie in; None: they are in pages, and nothing moves.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, slabs: Slabs | None = None) -> None:
         self.live = 0
+        self._slabs = slabs
+        self._moved = 0
         self.kept_blocks = 0
         self._limits = limits
         self._chunk = limits.prefill_chunk
@@ -62,11 +68,22 @@ class Memory:
             return None
         self._evict_for(wanted - held)
         self.live += wanted - held
+        if held:
+            self._free(held)
+            self._moved += 2 * held * BLOCK  # set aside, and written to the new row
+        self._allocate(wanted)
         return wanted
 
     def release(self, held: int) -> None:
         """An answer's blocks are free again."""
         self.live -= held
+        if held:
+            self._free(held)
+
+    def take_moved(self) -> int:
+        """Tokens that were written to put rows in order since this was last asked; none in pages, which share blocks."""
+        moved, self._moved = self._moved, 0
+        return moved if self._slabs is not None else 0
 
     def find(self, prompt: Prompt) -> int:
         """Tokens of ``prompt``, whole chunks, that need not be read; what they are copied from counts as used.
@@ -78,6 +95,7 @@ class Memory:
         if number is None:
             return 0
         self._touch(number)
+        self._moved += length
         return length
 
     def keep(self, prompt: Prompt) -> None:
@@ -97,6 +115,7 @@ class Memory:
             self._drop(next(iter(self._kept)))
         self._evict_for(blocks)
         self._add(_Kept(prompt, whole, blocks))
+        self._moved += whole
 
     def _best(self, prompt: Prompt, wanted: int) -> tuple[int | None, int]:
         """Which kept prompt has most of the first ``wanted`` tokens, and how many; of equals the one used longest ago."""
@@ -136,10 +155,12 @@ class Memory:
         if kept.whole <= self._system_whole(kept.prompt):
             self._bare[kept.prompt.system] = number
         self.kept_blocks += kept.blocks
+        self._allocate(kept.blocks)
 
     def _drop(self, number: int) -> None:
         kept = self._kept.pop(number)
         self.kept_blocks -= kept.blocks
+        self._free(kept.blocks)
         session = self._by_session[kept.prompt.session]
         session.remove(number)
         if not session:
@@ -150,6 +171,14 @@ class Memory:
             del self._by_system[kept.prompt.system]
         if self._bare.get(kept.prompt.system) == number:
             del self._bare[kept.prompt.system]
+
+    def _allocate(self, blocks: int) -> None:
+        if self._slabs is not None:
+            self._moved += self._slabs.append(blocks)
+
+    def _free(self, blocks: int) -> None:
+        if self._slabs is not None:
+            self._slabs.remove(blocks)
 
     def _touch(self, number: int) -> None:
         prompt = self._kept[number].prompt

@@ -17,6 +17,7 @@ from server.simulation.limits import BLOCK, Limits
 from server.simulation.load import Load, MemberLoad
 from server.simulation.memory import Memory
 from server.simulation.request import Request
+from server.simulation.slabs import Slabs
 
 
 class Answer:
@@ -74,14 +75,14 @@ class Replica:
     """The answers of one replica, and its members' memories.
 
     Args:
-        members: how many there are; the first is the base.
+        slabs: by member, the base first, what its rows lie in; None: pages.
     """
 
-    def __init__(self, limits: Limits, members: int) -> None:
+    def __init__(self, limits: Limits, slabs: Sequence[Slabs | None]) -> None:
         self.limits = limits
         self.waiting: deque[Answer] = deque()
         self.running: list[Answer] = []
-        self.memories = [Memory(limits) for _ in range(members)]
+        self.memories = [Memory(limits, own) for own in slabs]
         self.preemptions = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -125,14 +126,15 @@ class Replica:
         reading: list[Answer] = []
         for one in self.running:
             (decoding if one.decodes else reading).append(one)
-        load = [MemberLoad() for _ in self.memories]
+        load = [MemberLoad(moved=memory.take_moved()) for memory in self.memories]
         left = [self.limits.max_step_tokens] * len(self.memories)
         drawing: list[Answer] = []
         for one in decoding:
             self._decode(one, left, load, drawing)
         for one in reading:
             self._read(one, left, load, drawing)
-        steady = not reading and len(drawing) == len(decoding)
+        moved = any(own.moved for own in load)
+        steady = not moved and not reading and len(drawing) == len(decoding)
         return Plan(load, drawing, self._more(drawing) if steady else 0)
 
     def take(self, plan: Plan, steps: int = 1) -> list[Answer]:

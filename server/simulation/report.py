@@ -15,14 +15,14 @@ Cells = Sequence[Mapping[str, Any]]
 def costs_table(measured: Measured) -> str:
     """The fitted parts of a step, in microseconds."""
     cost = measured.cost()
-    head = ["class", "running", "a row drawn", "1,000 attended", "1,000 read", "a token"]
+    head = ["class", "running", "a row drawn", "1,000 attended", "1,000 read", "1,000 moved", "a token"]
     rows = []
     for name, one in cost.costs.items():
         bounds = [*(f"≤ {knee}" for knee in one.knees), "beyond" if one.knees else "each"]
         slopes = ", ".join(
             f"{1e6 * slope:.0f} ({bound})" for slope, bound in zip(one.slopes, bounds, strict=True)
         )
-        parts = (one.running, one.draws, 1000 * one.attended, 1000 * one.read)
+        parts = (one.running, one.draws, 1000 * one.attended, 1000 * one.read, 1000 * one.moved)
         rows.append([name, *(f"{1e6 * part:.0f}" for part in parts), slopes])
     return table(head, rows)
 

@@ -104,7 +104,7 @@ class Simulations:
     def deployment(self, replicas: int) -> Deployment:
         """So many, each on a machine of its own."""
         measured = self._measured
-        return Deployment(replicas, len(measured.members), measured.limits, self._cost, measured.own_host())
+        return Deployment(replicas, measured.stores, measured.limits, self._cost, measured.own_host())
 
     def run(self, cell: Cell, tick: Callable[[], object] | None = None) -> Outcome:
         """Simulate a cell."""

@@ -36,7 +36,7 @@ GRID = [
 @pytest.fixture
 def measured(tmp_path: Path) -> Path:
     """A file of measurements of a base alone."""
-    cost = StepCost(("base",), {"base": ClassCost(0.01, 0.001, 0.0, 1e-7, (), (0.0005,))})
+    cost = StepCost(("base",), {"base": ClassCost(0.01, 0.001, 0.0, 1e-7, 0.0, (), (0.0005,))})
     steps = []
     for rows in range(1, 40):
         load = [MemberLoad(rows + 128 * (rows % 2), rows, 64 * rows, 128 * 256 * (rows % 2))]
@@ -51,7 +51,7 @@ def measured(tmp_path: Path) -> Path:
     limits = Limits(64 * 300, max_sequences=8)
     work = Work(1e-4, 1e-3)
     path = tmp_path / "measured.json"
-    Measured(about, ("base",), ("base",), limits, steps, steps, 2, (1.0,), work, work, 0.0).write(path)
+    Measured(about, ("base",), ("base",), (0,), limits, steps, steps, 2, (1.0,), work, work, 0.0).write(path)
     return path
 
 

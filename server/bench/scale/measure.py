@@ -10,7 +10,7 @@ from server.bench.machine import machine
 from server.bench.scale.neighbours import slowdowns
 from server.bench.scale.overheads import overheads, routing_seconds, scrape
 from server.bench.scale.playing import Served
-from server.bench.scale.recording import Phase, Recording, record
+from server.bench.scale.recording import Phase, Recording, record, store_of
 from server.bench.service import running_replica
 from server.bench.setup import Setup
 from server.engine import Engine
@@ -66,6 +66,7 @@ def measure(
         overlap=False,  # a step that begins before the last is told cannot be timed by itself
     )
     names, classes = tuple(engine.members), _classes(engine)
+    stores = _stores(engine)
     vocab = min(member.vocab_size for member in engine.members.values())
     recording = _record(setup, engine, settings, limits, effort)
     del engine
@@ -90,6 +91,7 @@ def measure(
         },
         names,
         classes,
+        stores,
         limits,
         steps,
         checks,
@@ -121,8 +123,7 @@ def _record(
             setup.tick()
         shuffled = random.Random(number).sample(phases, len(phases))
         found = record(engine, limits, traffic, shuffled, setup.tick)
-        whole.samples.extend(found.samples)
-        whole.cpu.extend(found.cpu)
+        whole.extend(found)
     return whole
 
 
@@ -148,6 +149,15 @@ def _classes(engine: Engine) -> tuple[str, ...]:
         name = "base" if not number else f"rewards {len(shapes)}" if len(shapes) > 1 else "rewards"
         found.append(shapes.setdefault(shape, name))
     return tuple(found)
+
+
+def _stores(engine: Engine) -> tuple[int, ...]:
+    """By member, the first one whose rows lie in the same slabs."""
+    found = [store_of(member) for member in engine.members.values()]
+    return tuple(
+        place if own is None else next(first for first, store in enumerate(found) if store is own)
+        for place, own in enumerate(found)
+    )
 
 
 def _cores() -> int:

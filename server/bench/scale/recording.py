@@ -11,10 +11,14 @@ from dataclasses import dataclass, field, replace
 from server.bench.scale.tokens import tokens_of
 from server.bench.steady import synchronise
 from server.engine import Engine, SamplingParams, SequenceRequest
+from server.engine.cache.kv_cache import BLOCK, KVCache, RowStore
+from server.engine.member import Member
 from server.simulation.cost import StepSample
 from server.simulation.limits import Limits
+from server.simulation.load import Load
 from server.simulation.replica import Answer, Replica
 from server.simulation.request import Request
+from server.simulation.slabs import Slabs
 from server.simulation.traffic import Traffic
 
 WEIGHT = 0.5
@@ -25,19 +29,35 @@ class OutOfStepError(RuntimeError):
     """The engine did something else than the model of it planned: what was measured belongs to nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recording:
     """Steps by the clock, and for each the CPU seconds of the thread that took it: with one torch thread on an idle machine there
-    is no difference."""
+    is no difference. ``lost``: seconds of steps on a CPU in which something else had the core for more than half of the time: of
+    these only the CPU seconds are among the samples."""
 
     samples: list[StepSample] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    lost: float = 0.0
 
     @property
     def off_cpu(self) -> float:
         """Share of the time in which the thread had no core."""
-        whole = sum(sample.seconds for sample in self.samples)
+        whole = sum(sample.seconds for sample in self.samples) + self.lost
         return max(0.0, 1 - sum(self.cpu) / whole) if whole else 0.0
+
+    def add(self, load: Load, seconds: float, cpu: float, *, on_cpu: bool) -> None:
+        """One step."""
+        if on_cpu and cpu < seconds / 2:
+            self.lost += seconds - cpu
+            seconds = cpu
+        self.samples.append(StepSample(load, seconds))
+        self.cpu.append(cpu)
+
+    def extend(self, other: "Recording") -> None:
+        """More of them."""
+        self.samples.extend(other.samples)
+        self.cpu.extend(other.cpu)
+        self.lost += other.lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +102,26 @@ class _Lockstep:
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self._engine = engine
         self._names = list(engine.members)
+        self._on_cpu = all(member.cache.shape.device.type == "cpu" for member in engine.members.values())
         self._vocab = min(member.vocab_size for member in engine.members.values())
-        self._replica = Replica(limits, len(self._names))
         self._forget_kept()
+        stores = [store_of(member) for member in engine.members.values()]
+        made = {id(store): _slabs(store) for store in stores if store is not None}
+        self._stores = [(store, made[id(store)]) for store in stores if store is not None]
+        self._replica = Replica(limits, [None if store is None else made[id(store)] for store in stores])
 
     def run(self, asked: Iterator[Request], phase: Phase, recording: Recording) -> None:
         for number in range(WARM + phase.steps):
             while len(self._replica) < phase.together:
                 self._add(next(asked))
-            sample, cpu = self._step()
+            load, seconds, cpu = self._step()
             if number >= WARM:
-                recording.samples.append(sample)
-                recording.cpu.append(cpu)
+                recording.add(load, seconds, cpu, on_cpu=self._on_cpu)
         for answer in (*self._replica.running, *self._replica.waiting):
             self._engine.abort(str(answer.request.number))
 
-    def _step(self) -> tuple[StepSample, float]:
+    def _step(self) -> tuple[Load, float, float]:
+        """What it had to do, its seconds and those of the CPU."""
         plan = self._replica.plan()
         assert plan is not None  # somebody is always under way
         before = self._engine.stats().tokens
@@ -117,7 +141,14 @@ class _Lockstep:
                 f"the engine drew for {drawn}, the model for {expected}"
             )
         self._replica.take(plan)
-        return StepSample(plan.load, seconds), cpu
+        for own, memory in zip(plan.load, self._replica.memories, strict=True):
+            own.moved += memory.take_moved()  # when answers ended and prompts were kept
+        for store, slabs in self._stores:
+            if store.allocated_blocks != slabs.allocated_blocks:
+                raise OutOfStepError(
+                    f"slabs of {store.allocated_blocks} blocks, the model has {slabs.allocated_blocks}"
+                )
+        return plan.load, seconds, cpu
 
     def _add(self, request: Request) -> None:
         prompt = tokens_of(request.prompt, self._vocab)
@@ -136,6 +167,16 @@ class _Lockstep:
         for member in self._engine.members.values():
             while member.cache.evict():
                 pass
+
+
+def store_of(member: Member) -> RowStore | None:
+    """Where a member's rows lie; None for pages."""
+    return member.cache.store if isinstance(member.cache, KVCache) else None
+
+
+def _slabs(store: RowStore) -> Slabs:
+    """As they are, with nothing in them."""
+    return Slabs(store.num_blocks, {slab.capacity // BLOCK: slab.allocated for slab in store.slabs})
 
 
 def _endless(traffic: Traffic) -> Iterator[Request]:

@@ -154,7 +154,7 @@ def _router(measured: Measured, question: Question, replicas: int) -> Router:
 def simulate(measured: Measured, traffic: Traffic, question: Question, replicas: int) -> Outcome:
     """The same users before replicas of the simulation, all on this machine with their client."""
     deployment = Deployment(
-        replicas, len(measured.members), measured.limits, measured.cost(), measured.host(replicas)
+        replicas, measured.stores, measured.limits, measured.cost(), measured.host(replicas)
     )
     return Cluster(deployment, traffic, _router(measured, question, replicas)).run()
 

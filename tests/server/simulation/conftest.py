@@ -39,7 +39,7 @@ def simulate() -> Simulate:
     ) -> Outcome:
         limits = limits or Limits(64 * 1000, max_queue=1_000_000)
         cost = cost or flat_cost(seconds)
-        deployment = Deployment(replicas, len(cost.classes), limits, cost, host or Host())
+        deployment = Deployment(replicas, range(len(cost.classes)), limits, cost, host or Host())
         chosen = router or POLICIES[policy](Pool(replicas, limits.max_sequences))
         return Cluster(deployment, traffic, chosen, together=together, window=window).run()
 
@@ -49,15 +49,15 @@ def simulate() -> Simulate:
 @pytest.fixture
 def real_cost() -> StepCost:
     """A base and two rewards: every part costs something."""
-    base = ClassCost(0.010, 0.0004, 2e-6, 2e-7, (8, 64), (0.0002, 0.0008, 0.0005))
-    reward = ClassCost(0.003, 0.0001, 1e-6, 1e-7, (8,), (0.0001, 0.0002))
+    base = ClassCost(0.010, 0.0004, 2e-6, 2e-7, 3e-6, (8, 64), (0.0002, 0.0008, 0.0005))
+    reward = ClassCost(0.003, 0.0001, 1e-6, 1e-7, 1e-6, (8,), (0.0001, 0.0002))
     return StepCost(("base", "rewards", "rewards"), {"base": base, "rewards": reward})
 
 
 def flat_cost(seconds: float, members: int = 1) -> StepCost:
     """Each step of the base alone takes so long."""
-    free = ClassCost(0.0, 0.0, 0.0, 0.0, (), (0.0,))
-    costs = {"base": ClassCost(seconds, 0.0, 0.0, 0.0, (), (0.0,)), "rewards": free}
+    free = ClassCost(0.0, 0.0, 0.0, 0.0, 0.0, (), (0.0,))
+    costs = {"base": ClassCost(seconds, 0.0, 0.0, 0.0, 0.0, (), (0.0,)), "rewards": free}
     return StepCost(("base", *("rewards",) * (members - 1)), costs)
 
 
@@ -107,6 +107,7 @@ def make_measured(real_cost: StepCost) -> Callable[..., Measured]:
             },
             "members": ("base", "one", "two"),
             "classes": ("base", "rewards", "rewards"),
+            "stores": (0, 1, 1),
             "limits": Limits(64 * 400, max_sequences=8, max_queue=64),
             "steps": samples[::2],
             "checks": samples[1::2],

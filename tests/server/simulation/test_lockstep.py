@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from server.engine import EngineConfig, SamplingParams, SequenceRequest
-from server.engine.cache.kv_cache import KVCache, KVShape
+from server.engine.cache.kv_cache import KVCache, KVShape, RowStore
 from server.engine.scheduler import Scheduler, Step
 from server.engine.sequence import Sequence
 from server.simulation.limits import Limits
 from server.simulation.replica import Answer, Replica
 from server.simulation.request import Prompt, Request
+from server.simulation.slabs import slabs_of
 
 MEMBERS = ("base", "helpful", "harmless")
 SHAPE = KVShape(1, 1, 2, torch.float32, torch.device("cpu"))
@@ -44,14 +45,18 @@ def requests(count: int, seed: int) -> list[tuple[int, Request]]:
 class Engine:
     """The engine's scheduler, and tokens that nobody had to compute."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, stores: tuple[int, ...]) -> None:
         config = EngineConfig(
             max_sequences=limits.max_sequences,
             prefill_chunk=limits.prefill_chunk,
             max_step_tokens=limits.max_step_tokens,
             prefix_share=limits.prefix_share,
         )
-        caches = {name: KVCache(SHAPE, limits.kv_tokens) for name in MEMBERS}
+        shared = {store: RowStore(SHAPE) for store in stores}
+        caches = {
+            name: KVCache(SHAPE, limits.kv_tokens, shared[store])
+            for name, store in zip(MEMBERS, stores, strict=True)
+        }
         self.scheduler = Scheduler(caches, config)
 
     def add(self, request: Request) -> None:
@@ -80,10 +85,13 @@ def load(step: Step, name: str) -> tuple[int, int]:
     return sum(len(chunk.tokens) for chunk in chunks), sum(chunk.logits for chunk in chunks)
 
 
-def both(limits: Limits, count: int, seed: int) -> tuple[Scheduler, Replica]:
-    """Run both side by side over random requests; the same load and the same draws in every step."""
+def both(
+    limits: Limits, count: int, seed: int, stores: tuple[int, ...] = (0, 1, 2)
+) -> tuple[Scheduler, Replica]:
+    """Run both side by side over random requests; the same load, the same draws and the same memory in every step."""
     coming = requests(count, seed)
-    engine, replica = Engine(limits), Replica(limits, len(MEMBERS))
+    slabs = slabs_of(limits, stores)
+    engine, replica = Engine(limits, stores), Replica(limits, slabs)
     step = 0
     while coming or len(engine.scheduler):
         while coming and coming[0][0] <= step:
@@ -98,8 +106,11 @@ def both(limits: Limits, count: int, seed: int) -> tuple[Scheduler, Replica]:
         assert [(own.tokens, own.draws) for own in plan.load] == planned, f"step {step}"
         assert sorted(one.request.number for one in plan.drawing) == drawn, f"step {step}"
         replica.take(plan)
-        for name, memory in zip(MEMBERS, replica.memories, strict=True):
+        for name, memory, own in zip(MEMBERS, replica.memories, slabs, strict=True):
             cache = engine.scheduler._caches[name]
+            assert isinstance(cache, KVCache)
+            assert own is not None
+            assert own.allocated_blocks == cache.allocated_blocks, f"step {step}"
             assert (memory.free, memory.kept_blocks) == (cache.free_blocks, cache.offered_blocks), (
                 f"step {step}"
             )
@@ -123,6 +134,12 @@ def test_short_of_memory(seed: int) -> None:
     scheduler, replica = both(limits, 80, seed)
     assert replica.preemptions == scheduler.preemptions > 0
     assert replica.cached_tokens == scheduler.prefix_hits > 0
+
+
+def test_members_that_share_their_slabs() -> None:
+    limits = Limits(64 * 14, max_sequences=8, prefill_chunk=16, max_step_tokens=32, prefix_share=0.5)
+    scheduler, replica = both(limits, 80, 7, (0, 1, 1))
+    assert replica.preemptions == scheduler.preemptions > 0
 
 
 def test_with_few_places_and_nothing_kept() -> None:

@@ -25,6 +25,7 @@ def test_all_of_it(make_setup: Callable[..., Setup], ticks: list[int], tmp_path:
     assert len(ticks) == parts(limits, effort)
     assert measured.members == ("base", "reward0", "reward1")
     assert measured.classes == ("base", "rewards", "rewards")
+    assert measured.stores == (0, 1, 1)  # rewards of one shape run in one forward, over the same slabs
     assert measured.beside[0] == 1.0 <= measured.beside[1]
     assert measured.server.token >= 0
     assert measured.client.token > 0

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from server.bench.scale.recording import OutOfStepError, Phase, record
+from server.bench.scale.recording import OutOfStepError, Phase, Recording, record
 from server.engine import Engine
 from server.simulation.limits import Limits
+from server.simulation.load import MemberLoad
 from server.simulation.traffic import Traffic, TrafficSettings, draw_traffic
 
 
@@ -26,6 +27,7 @@ def test_every_step_is_counted_once_and_took_time(engine: Engine, limits: Limits
     assert len(recording.cpu) == len(samples)
     assert 0 <= recording.off_cpu < 1
     assert len(samples) == 52
+    assert any(own.moved for sample in samples for own in sample.load)
     assert len(ticks) == 3
     assert all(sample.seconds > 0 for sample in samples)
     draws = [sample.load[0].draws for sample in samples]
@@ -35,6 +37,16 @@ def test_every_step_is_counted_once_and_took_time(engine: Engine, limits: Limits
     assert any(own.tokens for sample in samples for own in sample.load[1:])
     assert not engine.has_work
     engine.check_integrity()
+
+
+def test_what_something_else_took_is_no_steps_time() -> None:
+    recording = Recording()
+    load = [MemberLoad(1, 1)]
+    recording.add(load, 1.0, 0.9, on_cpu=True)
+    recording.add(load, 1.0, 0.1, on_cpu=True)
+    recording.add(load, 1.0, 0.1, on_cpu=False)  # waits for its device
+    assert [sample.seconds for sample in recording.samples] == [1.0, 0.1, 1.0]
+    assert recording.off_cpu == pytest.approx(1 - 1.1 / 3)
 
 
 def test_an_engine_with_other_limits_is_found_out(engine: Engine, limits: Limits, traffic: Traffic) -> None:

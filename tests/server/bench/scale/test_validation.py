@@ -42,7 +42,7 @@ def test_the_bar_holds_on_either_side(simulated: float, reached: bool) -> None:
 
 def made_up() -> Measured:
     """Costs of no machine: requests have to be simulated, not well."""
-    cost = ClassCost(0.003, 0.0001, 1e-8, 1e-9, (), (0.00005,))
+    cost = ClassCost(0.003, 0.0001, 1e-8, 1e-9, 1e-8, (), (0.00005,))
     whole = StepCost(("base", "rewards", "rewards"), {"base": cost, "rewards": cost})
     samples = []
     for rows in range(1, 30):
@@ -52,6 +52,7 @@ def made_up() -> Measured:
         {},
         ("base", "reward0", "reward1"),
         whole.classes,
+        (0, 1, 1),
         Limits(64 * 60, max_sequences=4, max_queue=100),
         samples,
         samples,
