@@ -101,9 +101,9 @@ def measure(args: argparse.Namespace) -> int:
     effort = Effort(args.steps, args.side_by_side, args.runs)
     torch.set_num_threads(args.threads)
     tune_malloc()
-    models = {name: getattr(args, name) for name in MODELS}
-    about = {"command": command_line("measure", args), "settings": models}
-    with _bar(parts(limits, effort), "part") as tick, _setup(models, tick) as setup:
+    served = {name: getattr(args, name) for name in MODELS}
+    about = {"command": command_line("measure", args), "settings": served}
+    with _bar(parts(limits, effort), "part") as tick, _setup(served, tick) as setup:
         _check_length(setup, settings)
         measured = measure_machine(setup, settings, limits, effort, about)
     measured.write(args.output)
@@ -171,15 +171,15 @@ def validate(args: argparse.Namespace) -> int:
     torch.set_num_threads(settings["threads"])
     with _bar(parts(question), "run") as tick, _setup(settings, tick) as setup:
         cases = compare(setup, measured, _vocab(setup), question)
-    told = [case.record() for case in cases]
+    found = [case.record() for case in cases]
     record = {
         "command": command_line("validate", args),
         "machine": measured.about.get("machine"),
         "traffic": question.settings.as_json(),
-        "cases": told,
+        "cases": found,
     }
     write_whole(args.output, json.dumps(record, indent=1) + "\n")
-    print(validation_table(told))
+    print(validation_table(found))
     return 0 if all(case.reached for case in cases) else 1
 
 

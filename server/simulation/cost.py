@@ -187,8 +187,8 @@ def fit(samples: Sequence[StepSample], classes: Sequence[str]) -> StepCost:
     found = non_negative(matrix / scale, np.ones(len(samples))) / scale
     costs, start = {}, 0
     for name in names:
-        stop = start + 4 + len(knees[name]) + 1
-        running, draws, attended, read, *slopes = found[start:stop].tolist()
+        stop = start + len(_PARTS) + len(knees[name]) + 1
+        running, draws, attended, read, _, *slopes = found[start:stop].tolist()
         costs[name] = ClassCost(running, draws, attended, read, 0.0, knees[name], tuple(slopes))
         start = stop
     return _by_seconds(StepCost(classes, costs, reach), samples)
@@ -218,13 +218,14 @@ def _of_class(load: Load, classes: Sequence[str], name: str) -> list[MemberLoad]
 
 
 def _features(loads: Sequence[MemberLoad], knees: tuple[int, ...]) -> Array:
-    """What the parts of a class are multiplied with: those of ``_PARTS`` but moving, then tokens up to each knee and beyond."""
+    """What the parts of a class are multiplied with: those of ``_PARTS``, then tokens up to each knee and beyond."""
     ramps = sum((_ramps(own.tokens, knees) for own in loads), np.zeros(len(knees) + 1))
     parts = [
         sum(own.tokens > 0 for own in loads),
         sum(own.draws for own in loads),
         sum(own.attended for own in loads),
         sum(own.read for own in loads),
+        sum(own.moved for own in loads),
     ]
     return np.concatenate([np.array(parts, dtype=float), ramps])
 

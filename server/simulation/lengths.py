@@ -1,5 +1,6 @@
 """How long prompts and answers are, and how long users think."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,14 +38,18 @@ class Lengths:
             elif kind == "exponential":
                 made = cls(kind, 0.0, float("inf"), float(numbers))
             elif kind == "":
-                low, dash, high = numbers.partition("-")
-                made = cls("uniform" if dash else "constant", float(low), float(high if dash else low))
+                least, dash, most = numbers.partition("-")
+                made = cls("uniform" if dash else "constant", float(least), float(most if dash else least))
             else:
                 raise ValueError
         except ValueError:
             raise ValueError(
                 f"{text!r} is no distribution; write 128, 16-256, exponential:100 or lognormal:200,1.2,1-4096"
             ) from None
+        if math.inf in (made.low, made.mean, made.spread) or (
+            kind != "exponential" and made.high == math.inf
+        ):
+            raise ValueError(f"{text!r}: numbers must be finite")
         if not 0 <= made.low <= made.high:
             raise ValueError(f"{text!r}: bounds must be in order and not negative")
         if kind and not made.mean > 0:

@@ -103,20 +103,21 @@ class Measured:
         write_whole(path, json.dumps(record) + "\n")
 
 
-_OWN = (
-    "format",
-    "members",
-    "classes",
-    "stores",
-    "limits",
-    "steps",
-    "checks",
-    "cores",
-    "beside",
-    "server",
-    "client",
-)
-_OWN += ("arrival_seconds", "central")
+_OWN = frozenset(
+    (
+        "format",
+        "members",
+        "classes",
+        "stores",
+        "limits",
+        "steps",
+        "checks",
+        "cores",
+        "beside",
+        "server",
+        "client",
+    )
+) | {"arrival_seconds", "central"}
 
 
 def read_measured(path: Path) -> Measured:

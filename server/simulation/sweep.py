@@ -75,7 +75,7 @@ def cross(
 ) -> tuple[Cell, ...]:
     """For each number of replicas, every policy under the middle one of the shares and of the loads, and every share with every
     load under the last policy."""
-    cells = []
+    cells: list[Cell] = []
     for count in replicas:
         cells += grid((count,), policies, (middle(guided),), (middle(loads),))
         cells += grid((count,), policies[-1:], guided, loads)
