@@ -38,8 +38,8 @@ class Lengths:
             elif kind == "exponential":
                 made = cls(kind, 0.0, float("inf"), float(numbers))
             elif kind == "":
-                least, dash, most = numbers.partition("-")
-                made = cls("uniform" if dash else "constant", float(least), float(most if dash else least))
+                first, dash, last = numbers.partition("-")
+                made = cls("uniform" if dash else "constant", float(first), float(last if dash else first))
             else:
                 raise ValueError
         except ValueError:

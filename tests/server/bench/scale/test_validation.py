@@ -46,8 +46,9 @@ def made_up() -> Measured:
     whole = StepCost(("base", "rewards", "rewards"), {"base": cost, "rewards": cost})
     samples = []
     for rows in range(1, 30):
-        load = [MemberLoad(rows, rows, 64 * rows, 0) for _ in range(3)]
-        samples.append(StepSample(load, whole.seconds(load)))
+        for readers in (1, 3):  # what the base takes by itself has to be told
+            load = [MemberLoad(rows, rows, 64 * rows) if n < readers else MemberLoad() for n in range(3)]
+            samples.append(StepSample(load, whole.seconds(load)))
     return Measured(
         {},
         ("base", "reward0", "reward1"),
