@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import signal
 import socket
 import threading
@@ -13,8 +14,21 @@ from importlib.util import find_spec
 from arm_models.errors import UserError
 from server import serve_command
 from server.access import KeyRing, is_loopback
-from server.config import Deployment
-from server.replicas.settings import ReplicaSettings, read_settings
+from server.config import Deployment, HttpSettings
+from server.replicas.settings import ReplicaSettings, check_carried, read_settings
+
+SETTINGS = (
+    "replicas",
+    "max_replicas",
+    "target_ongoing",
+    "upscale_seconds",
+    "downscale_seconds",
+    "gateways",
+    "num_cpus",
+    "num_gpus",
+    "surge_percent",
+)
+"""Fields of ``ReplicaSettings``, and what their options are called."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="requests under way on each replica, above which more are started (default: a full batch)",
+    )
+    group.add_argument(
+        "--upscale-seconds", type=float, metavar="S", help="for how long, before one is added (default: 30)"
+    )
+    group.add_argument(
+        "--downscale-seconds",
+        type=float,
+        metavar="S",
+        help="how long fewer have to be enough, before one ends (default: 600)",
     )
     group.add_argument(
         "--gateways", type=int, metavar="N", help="processes that requests meet first (default: 1)"
@@ -51,28 +74,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Deploys and returns 0; without ``--address`` once a signal has come and everything has ended.
+    """Deploys and returns 0; without ``--address`` once a signal has come and what ran has ended. At a second signal it does not
+    wait, and returns 128 and its number.
 
     Raises:
         UserError: what is declared is wrong, or cannot be deployed.
     """
     deployment = serve_command.deployment_from(args)
+    check_carried(deployment)
     _check(deployment, is_local=args.address is None)
-    names = (
-        "replicas",
-        "max_replicas",
-        "target_ongoing",
-        "gateways",
-        "num_cpus",
-        "num_gpus",
-        "surge_percent",
-    )
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     settings = read_settings(given, "command line")
     if find_spec("ray") is None:
         raise UserError("genarm deploy ray needs Ray: pip install 'genarm[ray]'")
-    _deploy(deployment, settings, args.address)
-    return 0
+    return _deploy(deployment, settings, args.address)
 
 
 def _check(deployment: Deployment, *, is_local: bool) -> None:
@@ -109,10 +124,21 @@ def _check_room(settings: ReplicaSettings, there: Mapping[str, float]) -> None:
             )
 
 
-def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | None) -> None:
+def _check_address(http: HttpSettings, host: str, port: int) -> None:
+    """Serve listens where it was started, whatever a later version says. Raises ``UserError``."""
+    for name, wanted, there in (("host", http.host, host), ("port", http.port, port)):
+        if wanted != there:
+            raise UserError(
+                f"http.{name} is {wanted}, but Serve on this cluster listens on {host}:{port}: deploy with that, or end it "
+                "with `serve shutdown`"
+            )
+
+
+def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | None) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
     import ray
     from ray import serve
+    from ray.serve.context import _get_global_client
 
     from server.replicas.application import NAME, application
 
@@ -126,6 +152,9 @@ def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | No
                 signal.signal(number, _interrupt)
             _check_room(settings, ray.cluster_resources())
         http = deployment.http
+        there = _get_global_client(raise_if_no_controller_running=False)
+        if there is not None:
+            _check_address(http, there.http_config.host, there.http_config.port)
         serve.start(
             proxy_location="EveryNode",
             http_options={"host": http.host, "port": http.port},
@@ -139,14 +168,34 @@ def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | No
             raise UserError(f"cannot be deployed: {_reason(error)}") from None
         host = f"[{http.host}]" if ":" in http.host else http.host
         print(f"genarm: ready on http://{host}:{http.port} (model {deployment.model})", flush=True)
-        if address is None:
-            stop = threading.Event()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stop.set())
-            stop.wait()
-            serve.shutdown()
+        return _stay(http.drain_seconds) if address is None else 0
     finally:
         ray.shutdown()
+
+
+def _stay(drain_seconds: float) -> int:
+    """Until a signal has come, and then until nothing is under way any more; a second signal does not wait for that."""
+    from ray import serve
+
+    from server.replicas.drain import drain
+
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: heard.put(number))
+    heard.get()
+
+    def end() -> None:
+        try:
+            drain(drain_seconds)
+        finally:
+            heard.put(0)
+
+    threading.Thread(target=end, name="draining", daemon=True).start()
+    second = heard.get()
+    if second:
+        return 128 + second
+    serve.shutdown()
+    return 0
 
 
 def _interrupt(*_: object) -> None:

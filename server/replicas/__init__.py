@@ -15,6 +15,7 @@ registry.py      the one process that knows it
 quota.py         how a replica asks there, and what it does alone
 exposition.py    metrics of several replicas as one text
 secret.py        what ids are signed with
+drain.py         the end of all of them together
 
 affinity, rendezvous, ticket, leases, quota, exchange, exposition and gateway know nothing of Ray.
 """

@@ -29,14 +29,22 @@ from server.replicas.gateway import Gateway
 from server.replicas.registry import Registry
 from server.replicas.replica import Replica
 from server.replicas.secret import cluster_secret
-from server.replicas.settings import ReplicaSettings, read_settings
+from server.replicas.settings import ReplicaSettings, check_carried, read_settings
 from server.replicas.ticket import Tickets
 
 NAME = "genarm"
 """Of the application in Serve."""
 
+REPLICA = "replica"
+"""Of its deployment that has the models."""
+
 MORE_SECONDS = 10.0
 """What Serve waits beyond ``http.drain_seconds`` before it kills a replica."""
+
+GATEWAY_SECONDS = 3600.0
+"""What a gateway has beyond that. When a new version comes gateways change first, and what they pass on ends with the old
+replicas, which wait until new ones have loaded their models.
+"""
 
 HEALTH_SECONDS = 2.0
 """Between two looks at a replica: that its engine is dead is known by then at the latest."""
@@ -85,6 +93,11 @@ def build(args: Mapping[str, Any]) -> serve.Application:
     if not isinstance(config, str):
         raise UserError("args: config must be the file of a deployment")
     deployment = read_deployment(read_config_file(Path(config)), config)
+    if not (deployment.http.allow_anonymous or KeyRing(deployment).required):
+        raise UserError(
+            f"{config}: Serve's http_options say who can reach it, not http.host: give http.api_key_file, or "
+            "http.allow_anonymous to let everybody in"
+        )
     return application(deployment, read_settings(given, "args"))
 
 
@@ -92,8 +105,9 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
     """The deployment as an application of Serve.
 
     Raises:
-        UserError: its file of keys cannot be used.
+        UserError: its file of keys cannot be used, or it declares what replicas do not have.
     """
+    check_carried(deployment)
     KeyRing(deployment)  # so that what is wrong with it is told here and not by replicas that die
     declared = deployment.model_dump(mode="json")
     admitted = deployment.engine.max_sequences + deployment.http.max_queue
@@ -107,7 +121,7 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
         name="registry", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}, **common
     )
     replica = serve.deployment(Replica).options(
-        name="replica",
+        name=REPLICA,
         **_number(settings, deployment.engine.max_sequences),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
         # Twice what the app lets in, so that it is the app that refuses, and room for looks at what runs.
@@ -128,7 +142,7 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
         num_replicas=settings.gateways,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=100_000,
-        graceful_shutdown_timeout_s=drain,
+        graceful_shutdown_timeout_s=drain + GATEWAY_SECONDS,
         graceful_shutdown_wait_loop_s=0.5,
         max_surge_percent=100,
         **common,
@@ -145,5 +159,7 @@ def _number(settings: ReplicaSettings, batch: int) -> dict[str, Any]:
             initial_replicas=settings.replicas,
             max_replicas=settings.max_replicas,
             target_ongoing_requests=settings.target_ongoing or batch,
+            upscale_delay_s=settings.upscale_seconds,
+            downscale_delay_s=settings.downscale_seconds,
         )
     }

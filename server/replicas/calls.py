@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from ray.exceptions import RayError
@@ -10,12 +11,12 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.types import Message
 
-from server.replicas.errand import Errand
+from server.replicas.errand import Errand, Gone
 from server.replicas.exchange import Head
 from server.replicas.gateway import Full, Lost
 
 ALL_SECONDS = 5.0
-"""How long the answers of all replicas are waited for."""
+"""How long the answers of all replicas are waited for; those that have not come by then are left out."""
 
 
 class ServeReplicas:
@@ -31,32 +32,42 @@ class ServeReplicas:
         is_over = False
         try:
             async for batch in response:
+                if isinstance(batch, str):
+                    raise Gone(batch)
                 yield batch
             is_over = True
         except BackPressureError as error:
             raise Full from error
         except (RayError, RayServeException) as error:
-            is_over = True
             raise Lost(_said(error)) from error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # our own client left
-            is_over = True
             raise Lost("the replica cancelled it") from error
         finally:
             if not is_over:
-                response.cancel()
+                # A replica that cannot be reached for a moment may still be at work. What has failed says so once more.
+                with contextlib.suppress(RayError, RayServeException, Gone):
+                    response.cancel()
 
     async def all(self, head: Head) -> Mapping[str, Sequence[Message]]:
         """See ``gateway.Replicas``."""
         try:
-            answers = await self._handle.broadcast("answer", head, b"").results_async(
-                timeout_s=ALL_SECONDS, return_exceptions=True
-            )
+            async with asyncio.timeout(ALL_SECONDS):
+                # Serve's own way to wait for the answers gives none where a single one is missing.
+                asked = await self._handle.broadcast("answer", head, b"")._fetch_replica_results_async()
         except (RayError, RayServeException, TimeoutError) as error:
             raise Lost(_said(error)) from error
-        whole = [answer for answer in answers if not isinstance(answer, BaseException)]
+        answers = {asyncio.ensure_future(one.get_async()): one for one in asked}
+        try:
+            done, _ = await asyncio.wait(answers, timeout=ALL_SECONDS)
+        finally:
+            for task, answer in answers.items():
+                if not task.done():
+                    task.cancel()
+                    answer.cancel()
+        whole = [task.result() for task in done if not task.cancelled() and task.exception() is None]
         if not whole:
             raise Lost("no replica answers")
         return dict(whole)

@@ -66,7 +66,7 @@ class Replicas(Protocol):
         """One replica's answer as it comes, in the order of ASGI. Closing it cancels the request.
 
         Raises:
-            Gone: the replica that it has to be is no more; it has not seen the request.
+            Gone: the replica that it has to be is no more, or the one that it came to takes nothing any more; none has begun.
             Full: too many wait.
             Lost: it ended in the middle.
         """
@@ -110,11 +110,7 @@ class Gateway:
             owner = "" if caller is None else caller.owner
             errand = self._errand(scope["path"], headers, owner, body)
             patience = PROBE_SECONDS if scope["path"] in OPEN_PATHS else None
-            try:
-                await self._forward(errand, head, body, send, patience)
-            except Gone:
-                # Any other replica says of its id what it says of all that it does not know.
-                await self._forward(Errand(errand.key), head, body, send, patience)
+            await self._deliver(errand, head, body, send, patience)
         except Full:
             await _answer(QueueFull("The queue is full; try again later.", retry_after=1))(
                 scope, receive, send
@@ -143,6 +139,19 @@ class Gateway:
         if running is not None:
             return Errand(replica=self._tickets.replica(running[1]))
         return Errand(affinity_key(path, headers.get(SESSION_HEADER), owner, body))
+
+    async def _deliver(
+        self, errand: Errand, head: Head, body: bytes, send: Send, patience: float | None
+    ) -> None:
+        """To the replica that it has to be, else to one that takes it. Raises as ``_forward``, but for Gone."""
+        while True:
+            try:
+                await self._forward(errand, head, body, send, patience)
+            except Gone as gone:
+                # Any other replica says of an id what it says of all that it does not know.
+                errand = Errand(errand.key, shunned=errand.shunned | {gone.name})
+            else:
+                return
 
     async def _forward(
         self, errand: Errand, head: Head, body: bytes, send: Send, patience: float | None

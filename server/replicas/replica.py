@@ -67,8 +67,17 @@ class Replica:
         if self._serving.phase is Phase.DEAD:
             raise RuntimeError("the engine is dead")
 
-    async def stream(self, errand: Errand, head: Head, body: bytes) -> AsyncGenerator[list[Message]]:  # noqa: ARG002
-        """The app's answer to one request as it comes; the errand was for the router."""
+    async def drain(self, seconds: float) -> None:
+        """Takes no new requests; returns when those it has are over, which they are after ``seconds``."""
+        await self._serving.drain(seconds)
+
+    async def stream(self, errand: Errand, head: Head, body: bytes) -> AsyncGenerator[list[Message] | str]:  # noqa: ARG002
+        """The app's answer to one request as it comes; the errand was for the router. Of an engine that died before it came, only
+        the replica's name: it is for another one.
+        """
+        if self._serving.phase is Phase.DEAD:
+            yield self.name
+            return
         async for batch in exchange(self._app, head, body):
             yield batch
 

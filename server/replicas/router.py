@@ -1,8 +1,11 @@
-"""Which replica a request goes to, as Ray Serve asks: alike ones to one replica, those about a running id to where it runs."""
+"""Which replica a request goes to, as Ray Serve asks: alike ones to one replica, those about a running id to where it runs, and
+none to one that does not answer, while there are others.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import ray
@@ -15,6 +18,9 @@ from server.replicas.rendezvous import order
 AGAIN_SECONDS = 0.02
 """Between two attempts to reach a replica that does not take a request now."""
 
+SILENT_SECONDS = 2.0
+"""After which a replica that was sent a request and has not even said that it has it gets others only where nobody else does."""
+
 
 class AffinityRouter(RequestRouter):
     """Reads the ``Errand`` that is the first argument of each call. ``full``: see ``rendezvous.order``."""
@@ -22,6 +28,7 @@ class AffinityRouter(RequestRouter):
     def initialize_state(self, *, full: int) -> None:
         """Serve calls this with ``request_router_kwargs``."""
         self._full = full
+        self._unheard: dict[ReplicaID, float] = {}  # since when replicas owe a word, in seconds
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -33,7 +40,8 @@ class AffinityRouter(RequestRouter):
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         loads = {name: self._load(replica) for name, replica in replicas.items()}
         errand: Errand = pending_request.args[0]
-        return [[replicas[name]] for name in order(errand.key, loads, self._full)]
+        names = [name for name in order(errand.key, loads, self._full) if name not in errand.shunned]
+        return [[replicas[name]] for name in sorted(names, key=lambda name: self._is_silent(replicas[name]))]
 
     async def _choose_replica_for_request(
         self, pending_request: PendingRequest, *, is_retry: bool = False
@@ -53,6 +61,30 @@ class AffinityRouter(RequestRouter):
         if is_retry:
             await asyncio.sleep(AGAIN_SECONDS)
         return self._named(errand.replica)
+
+    def on_send_request(self, replica_id: ReplicaID) -> None:
+        """Serve calls this when a replica is sent a request."""
+        super().on_send_request(replica_id)
+        self._unheard.setdefault(replica_id, time.monotonic())
+
+    def on_new_queue_len_info(self, replica_id: ReplicaID, num_ongoing_requests: int) -> None:
+        """Serve calls this when a replica has said that it has a request, or does not take it."""
+        super().on_new_queue_len_info(replica_id, num_ongoing_requests)
+        self._unheard.pop(replica_id, None)
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Serve calls this when a request is over there, whatever became of it."""
+        super().on_request_completed(replica_id, internal_request_id)
+        self._unheard.pop(replica_id, None)
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Serve calls this when replicas came or went."""
+        super().update_replicas(replicas)
+        self._unheard = {id: since for id, since in self._unheard.items() if id in self.curr_replicas}
+
+    def _is_silent(self, replica: RunningReplica) -> bool:
+        now = time.monotonic()
+        return now - self._unheard.get(replica.replica_id, now) > SILENT_SECONDS
 
     def _load(self, replica: RunningReplica) -> int:
         """Requests under way there, as far as they are known here."""

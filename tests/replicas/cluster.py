@@ -69,14 +69,14 @@ class Service:
 
 
 class Cluster(Service):
-    """Replicas of one deployment on a Ray of their own, which is at ``address``."""
+    """Replicas of one deployment on a Ray of their own, which is at ``address``; ``module``: the command."""
 
-    def __init__(self, config: Path, *flags: str, **keys: str) -> None:
+    def __init__(self, config: Path, *flags: str, module: str = "server.cli", **keys: str) -> None:
         super().__init__(free_port(), **keys)
-        self.flags = flags
+        self.config, self.flags = config, flags
         self.printed: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.process = deploy(config, self.port, *flags)
+        self.process = deploy(config, self.port, *flags, module=module)
         threading.Thread(target=self._read, daemon=True).start()
         said = self._until("genarm: deploying", 120)
         self.address = said.split()[-1]
@@ -135,10 +135,10 @@ def free_port() -> int:
         return port
 
 
-def deploy(config: Path, port: int, *flags: str) -> "subprocess.Popen[str]":
+def deploy(config: Path, port: int, *flags: str, module: str = "server.cli") -> "subprocess.Popen[str]":
     """The command."""
     arguments = ["deploy", "ray", "--config", str(config), "--port", str(port), *flags]
-    return start("server.cli", *arguments)
+    return start(module, *arguments)
 
 
 def start(module: str, *arguments: str, **streams: int) -> "subprocess.Popen[str]":

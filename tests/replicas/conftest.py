@@ -19,7 +19,8 @@ LONG = {"max_position_embeddings": 4096}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those here that end replicas come last."""
-    last = ("tests/replicas/test_faults", "tests/replicas/test_nodes", "tests/replicas/test_redeploy")
+    names = ("faults", "growing", "nodes", "redeploy")
+    last = tuple(f"tests/replicas/test_{name}" for name in names)
     items.sort(key=lambda item: item.nodeid.startswith(last))
 
 

@@ -5,10 +5,14 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+pytest.importorskip("ray.serve", reason="needs Ray: pip install 'genarm[ray]'")
+
+from server.replicas.router import SILENT_SECONDS
 from tests.faults.streams import Stream
 from tests.replicas.cluster import GATEWAY, REGISTRY, REPLICA, Cluster, chat
 
@@ -92,17 +96,52 @@ def test_a_replica_that_stands_still_holds_up_its_own_and_fails_nobody(cluster: 
     for stream in streams:
         stream.began(2)
     still = cluster.pids(REPLICA)[0]
-    os.kill(still, signal.SIGSTOP)
-    try:
-        time.sleep(0.5)
-        said = [len(stream.events) for stream in streams]
-        time.sleep(2)
-        moved = [len(stream.events) > before for stream, before in zip(streams, said, strict=True)]
-        assert any(moved), "the other replica goes on"
-    finally:
-        os.kill(still, signal.SIGCONT)
+    with ThreadPoolExecutor(12) as pool, cluster.client() as client:
+        os.kill(still, signal.SIGSTOP)
+        try:
+            time.sleep(0.5)
+            said = [len(stream.events) for stream in streams]
+            # Those that go to it before it is known to stand still wait for it.
+            early = [pool.submit(_ask, cluster, f"early {number}") for number in range(12)]
+            time.sleep(SILENT_SECONDS + 0.5)
+            moved = [len(stream.events) > before for stream, before in zip(streams, said, strict=True)]
+            assert any(moved), "the other replica goes on"
+            assert not all(moved)
+            assert {one.done() for one in early} == {True, False}
+            for number in range(8):
+                answer = client.post(PATH, json=chat(f"late {number}", max_tokens=1), timeout=5)
+                assert answer.status_code == 200, answer.text
+            assert client.get("/ready", timeout=5).status_code == 200
+            assert len(cluster.samples("genarm_num_requests_running")) == 1, (
+                "of the other one there are metrics"
+            )
+        finally:
+            os.kill(still, signal.SIGCONT)
+        assert [one.result(60) for one in early] == [200] * 12
     assert [stream.whole()[-1] for stream in streams] == ["[DONE]"] * 10
     assert still in cluster.pids(REPLICA), "nobody took it for dead"
+
+
+def test_a_replica_that_stands_still_for_good_is_replaced(cluster: Cluster) -> None:
+    before = cluster.wait_for_replicas(2)
+    streams = [
+        Stream(cluster.url, cluster.key, max_tokens=600, messages=_said(f"stopped {number}"))
+        for number in range(10)
+    ]
+    for stream in streams:
+        stream.began(2)
+    still = cluster.pids(REPLICA)[0]
+    os.kill(still, signal.SIGSTOP)
+    with ThreadPoolExecutor(8) as pool:
+        early = [pool.submit(_ask, cluster, f"stuck {number}") for number in range(8)]
+        told = [stream.whole() for stream in streams]
+        assert [one.result(60) for one in early] == [200] * 8, "those that it did not take went elsewhere"
+    failed = [events for events in told if events[-1] != "[DONE]"]
+    assert 0 < len(failed) < 10
+    for events in failed:
+        assert [event for event in events if event.startswith('{"error"')] == [events[-1]]
+    assert len(cluster.wait_for_replicas(2) - before) == 1
+    assert still not in cluster.pids(REPLICA)
 
 
 def test_a_killed_gateway_breaks_its_connections_and_no_stream_ends_as_if_it_were_whole(
@@ -139,6 +178,11 @@ def test_bounded_keys_are_served_while_the_registry_is_away(cluster: Cluster) ->
     while not cluster.pids(REGISTRY):
         assert time.monotonic() < deadline
         time.sleep(0.5)
+
+
+def _ask(cluster: Cluster, text: str) -> int:
+    with cluster.client() as client:
+        return client.post(PATH, json=chat(text, max_tokens=1)).status_code
 
 
 def _said(text: str) -> list[dict[str, str]]:

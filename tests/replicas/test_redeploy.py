@@ -72,3 +72,23 @@ def test_a_redeploy_under_load_fails_no_request(cluster: Cluster, config: Path) 
     assert wrong == []
     assert answered > 10
     assert changed > 2
+
+
+def test_a_version_that_cannot_start_is_one_line_and_the_last_one_goes_on(
+    cluster: Cluster, config: Path
+) -> None:
+    before = cluster.wait_for_replicas(2)
+    broken = config.with_name("broken.yaml")
+    broken.write_text(config.read_text().replace("replica-base", "replica-nowhere"))
+    stream = Stream(cluster.url, cluster.key, max_tokens=2000).began(3)
+    printed, _ = (command := cluster.redeploy(broken)).communicate(timeout=300)
+    assert command.returncode == 2, printed
+    (said,) = [line for line in printed.splitlines() if line.startswith("genarm: cannot be deployed")]
+    assert "replica-nowhere" in said
+    with cluster.client() as client:
+        assert client.post(PATH, json=chat(max_tokens=1)).status_code == 200
+    assert stream.whole()[-1] == "[DONE]"
+    assert cluster.wait_for_replicas(1) <= before, "as many as did not have to make room"
+    printed, _ = (command := cluster.redeploy(config)).communicate(timeout=300)
+    assert command.returncode == 0, printed
+    assert not cluster.wait_for_replicas(2) & before

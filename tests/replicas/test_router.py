@@ -13,7 +13,7 @@ from ray.serve._private.common import DeploymentID, ReplicaID
 from server.replicas.affinity import ANYWHERE
 from server.replicas.errand import Errand, Gone
 from server.replicas.rendezvous import ranked
-from server.replicas.router import AffinityRouter
+from server.replicas.router import SILENT_SECONDS, AffinityRouter
 
 pytestmark = pytest.mark.ray
 
@@ -29,6 +29,7 @@ def router(loads: dict[str, int | None]) -> Any:
     ids = {name: ReplicaID(name, DEPLOYMENT) for name in loads}
     made._replicas = {ids[name]: SimpleNamespace(replica_id=ids[name]) for name in loads}
     made._replica_queue_len_cache = {ids[name]: load for name, load in loads.items()}
+    made._use_replica_queue_len_cache = False
     return made
 
 
@@ -54,6 +55,35 @@ def test_what_goes_anywhere_is_offered_to_the_least_loaded() -> None:
         NAMES[2],
         NAMES[0],
     ]
+
+
+def test_one_that_takes_nothing_any_more_is_not_offered() -> None:
+    favourite, second, third = ranked("k", NAMES)
+    made = router(dict.fromkeys(NAMES, 0))
+    assert offered(made, Errand("k", shunned=frozenset({favourite}))) == [second, third]
+    assert offered(made, Errand("k", shunned=frozenset(NAMES))) == []
+
+
+def test_one_that_does_not_say_that_it_has_a_request_is_offered_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    favourite, second, third = ranked("k", NAMES)
+    made = router(dict.fromkeys(NAMES, 0))
+    silent, now = ReplicaID(favourite, DEPLOYMENT), 100.0
+    monkeypatch.setattr("server.replicas.router.time.monotonic", lambda: now)
+    made.on_send_request(silent)
+    assert offered(made, Errand("k"))[0] == favourite
+    now += SILENT_SECONDS
+    made.on_send_request(silent)  # the first one counts
+    assert offered(made, Errand("k"))[0] == favourite
+    now += 0.1
+    assert offered(made, Errand("k")) == [second, third, favourite]
+    assert offered(made, Errand(ANYWHERE))[-1] == favourite
+    made.on_new_queue_len_info(silent, 1)
+    assert offered(made, Errand("k"))[0] == favourite
+    made.on_send_request(silent)
+    now += 2 * SILENT_SECONDS
+    assert offered(made, Errand("k"))[-1] == favourite
+    made.on_request_completed(silent, "some request")
+    assert offered(made, Errand("k"))[0] == favourite
 
 
 def test_a_named_replica_is_chosen_at_once_and_one_that_is_no_more_is_gone() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from server import deploy_command
 from server.cli import main
+from server.config import Deployment
 from server.replicas.settings import ReplicaSettings
 
 
@@ -14,7 +15,12 @@ from server.replicas.settings import ReplicaSettings
 def deployed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would have been deployed; there is a Ray as far as the command can tell."""
     calls: list[Any] = []
-    monkeypatch.setattr(deploy_command, "_deploy", lambda *args: calls.append(args))
+
+    def deploy(*args: Any) -> int:
+        calls.append(args)
+        return 0
+
+    monkeypatch.setattr(deploy_command, "_deploy", deploy)
     monkeypatch.setattr(deploy_command, "find_spec", lambda _: object())
     return calls
 
@@ -25,6 +31,8 @@ def test_flags_say_what_is_served_and_how_often(deployed: list[Any]) -> None:
         "2",
         "--max-replicas",
         "4",
+        "--downscale-seconds",
+        "60",
         "--num-cpus",
         "0.5",
         "--port",
@@ -35,7 +43,7 @@ def test_flags_say_what_is_served_and_how_often(deployed: list[Any]) -> None:
     assert main(["deploy", "ray", *flags]) == 0
     ((deployment, settings, address),) = deployed
     assert (deployment.model, deployment.http.port, address) == ("genarm-demo", 8123, "auto")
-    assert settings == ReplicaSettings(replicas=2, max_replicas=4, num_cpus=0.5)
+    assert settings == ReplicaSettings(replicas=2, max_replicas=4, downscale_seconds=60, num_cpus=0.5)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,8 @@ def test_flags_say_what_is_served_and_how_often(deployed: list[Any]) -> None:
     [
         (["--replicas", "0"], "replicas"),
         (["--replicas", "2", "--max-replicas", "1"], "max_replicas"),
+        (["--upscale-seconds", "5"], "upscale_seconds"),
+        (["--tensor-parallel", "2"], "base.tensor_parallel is 2"),
         (["--port", "0"], "--port 0"),
         (["--host", "0.0.0.0"], "--api-key-file, or --allow-anonymous"),
         (["--api-key-file", "nowhere"], "nowhere"),
@@ -96,3 +106,15 @@ def test_what_a_replica_died_of_is_the_last_line_of_its_traceback() -> None:
     told = "Deploying application genarm failed: failed 3 times:\nTraceback\n  x\nRuntimeError: base: no such folder\n"
     assert deploy_command._reason(RuntimeError(told)) == "base: no such folder"
     assert deploy_command._reason(RuntimeError("Deploying failed.\nmore")) == "Deploying failed."
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "said"), [("127.0.0.1", 8001, "http.port"), ("0.0.0.0", 8000, "http.host")]
+)
+def test_a_later_version_listens_where_the_first_one_does(
+    deployment: Deployment, host: str, port: int, said: str
+) -> None:
+    http = deployment.http.model_copy(update={"host": "127.0.0.1", "port": 8000})
+    deploy_command._check_address(http, "127.0.0.1", 8000)
+    with pytest.raises(deploy_command.UserError, match=f"{said} is .* listens on {host}:{port}"):
+        deploy_command._check_address(http, host, port)

@@ -32,9 +32,12 @@ def said(text: bytes, *, more: bool = True) -> Message:
 class Fleet:
     """Stands in for the replicas: ``says`` is what one answers, message by message; an exception in it is raised."""
 
-    def __init__(self, says: Sequence[Message | Exception] = (), gone: bool = False) -> None:
+    def __init__(
+        self, says: Sequence[Message | Exception] = (), gone: bool = False, dead: Sequence[str] = ()
+    ) -> None:
         self.says = says or [START, said(b"data: [DONE]\n\n", more=False)]
         self.gone = gone
+        self.dead = list(dead)  # those that a request comes to one after the other, and that do not take it
         self.seen: list[tuple[Errand, Head, bytes]] = []
         self.closed = 0
         self.metrics: Mapping[str, Sequence[Message]] | Exception = {}
@@ -45,6 +48,8 @@ class Fleet:
         try:
             if errand.replica is not None and self.gone:
                 raise Gone(errand.replica)
+            if self.dead:
+                raise Gone(self.dead.pop(0))
             if self.waits is not None:
                 await self.waits
             for one in self.says:
@@ -159,11 +164,22 @@ def test_a_running_id_goes_to_its_replica(ask: Ask, method: str, path: str) -> N
 def test_an_id_that_leads_nowhere_is_refused_by_any_replica_like_every_other(ask: Ask) -> None:
     gone = Fleet(gone=True)
     ask(gone, "PATCH", f"{CHAT}/{TICKETS.new('chatcmpl-', 'replica1')}", b'{"preferences": {}}')
-    assert [errand for errand, *_ in gone.seen] == [Errand(replica="replica1"), Errand(ANYWHERE)]
+    elsewhere = Errand(ANYWHERE, shunned=frozenset({"replica1"}))
+    assert [errand for errand, *_ in gone.seen] == [Errand(replica="replica1"), elsewhere]
     assert gone.seen[0][1:] == gone.seen[1][1:]
     forged = Fleet(gone=True)
     ask(forged, "GET", f"{CHAT}/chatcmpl-{'0' * 64}")
     assert [errand for errand, *_ in forged.seen] == [Errand(ANYWHERE)]
+
+
+def test_what_a_replica_does_not_take_goes_on_until_one_does(ask: Ask) -> None:
+    fleet = Fleet(dead=["one", "two"])
+    assert ask(fleet, body=b'{"prompt_cache_key": "k"}').status == 200
+    first, second, third = [errand for errand, *_ in fleet.seen]
+    assert first.key == second.key == third.key != ANYWHERE
+    assert [one.shunned for one in (first, second, third)] == [set(), {"one"}, {"one", "two"}]
+    assert len({body for *_, body in fleet.seen}) == 1
+    assert fleet.closed == 3
 
 
 def test_a_stranger_is_refused_by_a_replica_and_its_body_is_not_read(ask: Ask) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from arm_models.errors import UserError
 from server.config import Deployment, read_deployment
-from server.replicas.settings import ReplicaSettings, read_settings
+from server.replicas.settings import ReplicaSettings, check_carried, read_settings
 
 RAY = Path(__file__).parents[3] / "deploy" / "ray"
 
@@ -21,6 +21,11 @@ RAY = Path(__file__).parents[3] / "deploy" / "ray"
         ({"target_ongoing": 5}, "max_replicas has to allow"),
         ({"num_cpus": -1}, "num_cpus"),
         ({"surge_percent": 101}, "surge_percent"),
+        (
+            {"downscale_seconds": 5.0},
+            "downscale_seconds: their number changes only where max_replicas allows it",
+        ),
+        ({"max_replicas": 2, "upscale_seconds": -1}, "upscale_seconds"),
         ({"gateway": 2}, "gateway: unknown key"),
     ],
 )
@@ -35,6 +40,13 @@ def test_without_a_word_there_is_one_of_each() -> None:
     settings = read_settings({}, "args")
     assert (settings.replicas, settings.gateways, settings.max_replicas) == (1, 1, None)
     assert settings == ReplicaSettings()
+
+
+def test_a_base_that_is_split_is_refused_by_its_key(deployment: Deployment) -> None:
+    check_carried(deployment)
+    split = deployment.model_copy(update={"base": deployment.base.model_copy(update={"tensor_parallel": 2})})
+    with pytest.raises(UserError, match=r"base\.tensor_parallel is 2, .* must be 1 here"):
+        check_carried(split)
 
 
 def test_a_deployment_travels_to_its_replicas_unchanged(deployment: Deployment) -> None:
