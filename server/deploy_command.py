@@ -135,7 +135,12 @@ def _check_address(http: HttpSettings, host: str, port: int) -> None:
 
 
 def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | None) -> int:
+    from server.replicas.doorway import CALLBACK, VARIABLE
+
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
+    os.environ.setdefault(
+        VARIABLE, CALLBACK
+    )  # of a cluster that is there it has to be in the nodes' environment
     import ray
     from ray import serve
     from ray.serve.context import _get_global_client

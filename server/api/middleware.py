@@ -24,7 +24,8 @@ from server.errors import ApiError, BodyTooLarge, InvalidKey, InvalidRequest, cl
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Routes that never need a key; every other one does, the unknown ones included."""
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""An x-request-id that may be echoed and logged."""
 
 
 def error_response(error: ApiError) -> JSONResponse:
@@ -59,7 +60,7 @@ class RequestId:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+        request_id = given if SANE_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 

@@ -3,7 +3,9 @@
 settings.py      how many, with what each
 application.py   the deployments that Serve runs, and how they are wired
 gateway.py       what a request meets first: where it goes, and what its client hears when that fails
+doorway.py       what a request passes in Serve's proxy, before it leaves for a gateway
 affinity.py      which requests are alike, so that one replica has read what they begin with
+crowd.py         when so many are that they go by their conversations
 rendezvous.py    which replica has such requests, and which others when it is full
 ticket.py        ids that say, to us alone, which replica they are of
 router.py        the same as Serve's own router of requests
@@ -17,5 +19,5 @@ exposition.py    metrics of several replicas as one text
 secret.py        what ids are signed with
 drain.py         the end of all of them together
 
-affinity, rendezvous, ticket, leases, quota, exchange, exposition and gateway know nothing of Ray.
+doorway, affinity, crowd, rendezvous, ticket, leases, quota, exchange, exposition and gateway know nothing of Ray.
 """

@@ -1,30 +1,42 @@
-"""Which requests are alike: those of one key here began with the same text, so that whoever has read it once need not again.
+"""Which requests are alike: they began with the same text, so that whoever has read it once need not again.
 
-Kept prompts do not depend on weights, so neither does the key; they are apart by API key, so it is too.
+Kept prompts do not depend on weights, so neither do the keys here; they are apart by API key, so these are too.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
 SESSION_HEADER = "x-session-id"
 """Says itself which requests belong together."""
 
-RAW_CHARACTERS = 512
-RAW_TOKENS = 128
-"""Of a raw prompt, what is looked at: about what is kept of a prompt at least. Prompts that go on differently after that have
+CHARACTERS = 512
+TOKENS = 128
+"""Of a prompt, what its beginning is: about what is kept of a prompt at least. Prompts that go on differently after that have
 something in common all the same."""
 
 ANYWHERE = ""
 """The key of a request that is as well answered by one replica as by another."""
 
 
-def affinity_key(path: str, session: str | None, owner: str, body: bytes) -> str:
-    """Requests with the same key are best answered by the same replica; ``ANYWHERE`` where that makes no difference.
+class Likeness(NamedTuple):
+    """What a request has in common with others, as keys; ``ANYWHERE`` where that makes no difference.
+
+    Attributes:
+        beginning: requests with the same one have at least a beginning in common.
+        conversation: those with the same one are of one conversation, as far as can be told.
+    """
+
+    beginning: str = ANYWHERE
+    conversation: str = ANYWHERE
+
+
+def likeness(path: str, session: str | None, owner: str, body: bytes) -> Likeness:
+    """What this request has in common with others.
 
     A session (``session``, what the request's header says) is one thing whatever is asked in it; else a ``prompt_cache_key`` is;
     else a chat is known by all that it says up to its first question, and a raw prompt by its beginning.
@@ -37,20 +49,36 @@ def affinity_key(path: str, session: str | None, owner: str, body: bytes) -> str
     """
     reader = _READERS.get(path)
     if reader is None:
-        return ANYWHERE
+        return Likeness()
     if session:
-        return _digest("session", owner, session)
+        return _of_one(_digest("session", owner, session))
     try:
         fields = from_json(body, allow_inf_nan=True)
     except ValueError:
-        return ANYWHERE
+        return Likeness()
     if not isinstance(fields, dict):
-        return ANYWHERE
+        return Likeness()
     named = fields.get("prompt_cache_key")
     if isinstance(named, str) and named:
-        return _digest("named", owner, named)
+        return _of_one(_digest("named", owner, named))
     parts = list(reader(fields))
-    return _digest("prompt", owner, *parts) if parts else ANYWHERE
+    if not parts:
+        return Likeness()
+    return Likeness(_digest("prompt", owner, *_first(parts)), _digest("prompt", owner, *parts))
+
+
+def _of_one(key: str) -> Likeness:
+    return Likeness(key, key)
+
+
+def _first(parts: Iterable[str]) -> Iterator[str]:
+    """As much of the parts as has ``CHARACTERS`` together."""
+    left = CHARACTERS
+    for part in parts:
+        yield part[:left]
+        left -= len(part)
+        if left <= 0:
+            return
 
 
 def _chat(fields: Mapping[str, Any]) -> Iterator[str]:
@@ -95,9 +123,10 @@ def _completion(fields: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)):
         prompt = prompt[0]
     if isinstance(prompt, str):
-        yield prompt[:RAW_CHARACTERS]
+        yield prompt[:CHARACTERS]
     elif isinstance(prompt, list):
-        yield ",".join(str(token) for token in prompt[:RAW_TOKENS] if isinstance(token, int))
+        # A character for each, so that they count as text does.
+        yield "".join(chr(token % 0x110000) for token in prompt[:TOKENS] if isinstance(token, int))
 
 
 _READERS = {

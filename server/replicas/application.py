@@ -25,6 +25,7 @@ from server.access import KeyRing
 from server.config import Deployment, read_config_file, read_deployment
 from server.log import log_to_stderr
 from server.replicas.calls import ServeReplicas
+from server.replicas.crowd import Crowds
 from server.replicas.gateway import Gateway
 from server.replicas.registry import Registry
 from server.replicas.replica import Replica
@@ -64,6 +65,8 @@ class Ingress:
             deployment.http.max_body_bytes,
             Tickets(cluster_secret()),
             ServeReplicas(replicas),
+            # Up to half a batch of the same beginning is read where it was read before.
+            Crowds(max(1, deployment.engine.max_sequences // 2)),
         )
 
     async def __call__(self, request: Request) -> Response:  # noqa: ARG002

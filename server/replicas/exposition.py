@@ -12,6 +12,9 @@ LABEL = "replica"
 _MEANS = ("_perc", "_ratio")
 """Endings of metrics that are shares: of these the mean is told, not the sum."""
 
+_TIMES = ("_created", "_start_time_seconds")
+"""Endings of metrics that are moments: of these the first is told."""
+
 
 @dataclass
 class _Family:
@@ -27,7 +30,9 @@ def labelled(texts: Mapping[str, str]) -> str:
 
 
 def summed(texts: Mapping[str, str]) -> str:
-    """Every series added up over the replicas; of shares the mean. A replica that goes takes its counts along."""
+    """Every series added up over the replicas; of shares the mean, of moments the first. A replica that goes takes its counts
+    along.
+    """
     return _written(_families(texts.items(), label=False))
 
 
@@ -64,6 +69,6 @@ def _written(families: Mapping[str, _Family]) -> str:
 
 
 def _together(name: str, values: Sequence[float]) -> float:
-    if name.endswith("_created"):  # a time, not a count
+    if name.endswith(_TIMES):
         return min(values)
     return sum(values) / (len(values) if name.endswith(_MEANS) else 1)

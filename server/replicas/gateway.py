@@ -10,8 +10,8 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -24,7 +24,8 @@ from server.api.middleware import OPEN_PATHS, bearer
 from server.errors import ApiError, QueueFull, Unavailable
 from server.metrics import CONTENT_TYPE
 from server.replicas import exposition
-from server.replicas.affinity import SESSION_HEADER, affinity_key
+from server.replicas.affinity import SESSION_HEADER, likeness
+from server.replicas.crowd import Crowds
 from server.replicas.errand import Errand, Gone
 from server.replicas.exchange import Head, head_of
 from server.replicas.ticket import Tickets
@@ -82,13 +83,17 @@ class Gateway:
         keys: who is let in; others' bodies are not read.
         max_body: bytes; of a longer body no more is read.
         tickets: reads ids of requests under way.
+        crowds: which requests are alike enough to go to one replica.
     """
 
-    def __init__(self, keys: KeyRing, max_body: int, tickets: Tickets, replicas: Replicas) -> None:
+    def __init__(
+        self, keys: KeyRing, max_body: int, tickets: Tickets, replicas: Replicas, crowds: Crowds
+    ) -> None:
         self._keys = keys
         self._max_body = max_body
         self._tickets = tickets
         self._replicas = replicas
+        self._crowds = crowds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -108,9 +113,9 @@ class Gateway:
                 await self._metrics(head, scope, receive, send)
                 return
             owner = "" if caller is None else caller.owner
-            errand = self._errand(scope["path"], headers, owner, body)
             patience = PROBE_SECONDS if scope["path"] in OPEN_PATHS else None
-            await self._deliver(errand, head, body, send, patience)
+            with self._errand(scope["path"], headers, owner, body) as errand:
+                await self._deliver(errand, head, body, send, patience)
         except Full:
             await _answer(QueueFull("The queue is full; try again later.", retry_after=1))(
                 scope, receive, send
@@ -134,11 +139,15 @@ class Gateway:
             more = message.get("more_body", False)
         return b"".join(parts)
 
-    def _errand(self, path: str, headers: Headers, owner: str, body: bytes) -> Errand:
+    @contextmanager
+    def _errand(self, path: str, headers: Headers, owner: str, body: bytes) -> Iterator[Errand]:
+        """Where a request is to go, which is under way inside."""
         running = _RUNNING.fullmatch(path)
         if running is not None:
-            return Errand(replica=self._tickets.replica(running[1]))
-        return Errand(affinity_key(path, headers.get(SESSION_HEADER), owner, body))
+            yield Errand(replica=self._tickets.replica(running[1]))
+            return
+        with self._crowds.joined(likeness(path, headers.get(SESSION_HEADER), owner, body)) as key:
+            yield Errand(key)
 
     async def _deliver(
         self, errand: Errand, head: Head, body: bytes, send: Send, patience: float | None
@@ -186,8 +195,9 @@ class Gateway:
         for name, messages in answers.items():
             start, *rest = messages
             if start["status"] != 200:
+                refusal = _Answer(head["path"], send)
                 for message in messages:
-                    await send(message)
+                    await refusal.pass_on(message)
                 return
             texts[name] = b"".join(message.get("body", b"") for message in rest).decode()
         together = exposition.summed if asked == ["all"] else exposition.labelled

@@ -10,6 +10,11 @@ from pydantic import Field, ValidationError, model_validator
 from arm_models.errors import UserError
 from server.config import Count, Deployment, Section, complaint
 
+MOST_BODY = 64 << 20
+"""Bytes of a body that Serve's proxy takes in: it reads on whether anybody wants more or not, so a body without end has to be cut
+off there. ``http.max_body_bytes`` is not above it.
+"""
+
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -73,4 +78,9 @@ def check_carried(deployment: Deployment) -> None:
         raise UserError(
             f"base.tensor_parallel is {processes}, but a replica on Ray is one process: it must be 1 here; `genarm serve` has a "
             "base that is split over several"
+        )
+    if deployment.http.max_body_bytes > MOST_BODY:
+        raise UserError(
+            f"http.max_body_bytes is {deployment.http.max_body_bytes}, but Serve's proxy takes in at most {MOST_BODY} bytes for "
+            "a replica"
         )

@@ -1,18 +1,25 @@
-"""Requests that begin with the same text of the same key are alike, whatever they weigh."""
+"""Requests that begin with the same text of the same API key are alike, whatever they weigh."""
 
 import json
 from typing import Any
 
 import pytest
 
-from server.replicas.affinity import ANYWHERE, affinity_key
+from server.replicas.affinity import ANYWHERE, Likeness, likeness
 
 CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How do I clean the oven?"}]
 
 
+def like(path: str = CHAT, session: str | None = None, owner: str = "", **fields: Any) -> Likeness:
+    return likeness(path, session, owner, json.dumps(fields).encode())
+
+
 def key(path: str = CHAT, session: str | None = None, owner: str = "", **fields: Any) -> str:
-    return affinity_key(path, session, owner, json.dumps(fields).encode())
+    """What such requests begin with; where that is short, it is also the conversation's key."""
+    found = like(path, session, owner, **fields)
+    assert found.beginning == found.conversation
+    return found.beginning
 
 
 def test_a_conversation_keeps_its_key_as_it_goes_on() -> None:
@@ -36,6 +43,22 @@ def test_another_question_and_another_system_prompt_have_another_key() -> None:
     other = [HELLO[0], {"role": "user", "content": "How do I clean the floor?"}]
     longer = [{"role": "system", "content": "Be long."}, HELLO[1]]
     assert len({key(messages=HELLO), key(messages=other), key(messages=longer)}) == 3
+
+
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_behind_a_long_beginning_that_is_the_same_conversations_differ(role: str) -> None:
+    """Whether the document that all ask about is in the system's prompt or before the question."""
+    document = "The kettle was boiling. " * 40
+
+    def asked(question: str) -> Likeness:
+        if role == "user":
+            return like(messages=[{"role": "user", "content": document + question}])
+        return like(messages=[{"role": "system", "content": document}, {"role": "user", "content": question}])
+
+    one, two = asked("Why?"), asked("When?")
+    assert one.beginning == two.beginning != ANYWHERE
+    assert one.conversation != two.conversation
+    assert like(messages=[{"role": role, "content": "!" + document}]).beginning != one.beginning
 
 
 def test_the_same_text_of_another_api_key_has_another_key() -> None:
@@ -74,6 +97,8 @@ def test_raw_prompts_are_known_by_their_beginning() -> None:
     assert key(TEXT, prompt=tokens) == key(TEXT, prompt=[[*tokens, 7]])
     assert key(TEXT, prompt="a") != key(TEXT, prompt="b")
     assert key(TEXT, prompt=[1]) != key(TEXT, prompt=[2])
+    assert key(TEXT, prompt=[120_000] * 127 + [1]) != key(TEXT, prompt=[120_000] * 127 + [2])
+    assert key(TEXT, prompt=[-1, 1 << 70, 0xD800, True]) != ANYWHERE
 
 
 def test_a_response_is_known_by_its_instructions_and_its_first_question() -> None:
@@ -105,7 +130,7 @@ def test_what_reads_no_prompt_goes_anywhere(path: str) -> None:
     ],
 )
 def test_what_cannot_be_read_goes_anywhere(body: bytes) -> None:
-    assert affinity_key(CHAT, None, "", body) == ANYWHERE
+    assert likeness(CHAT, None, "", body) == (ANYWHERE, ANYWHERE)
 
 
 @pytest.mark.parametrize(

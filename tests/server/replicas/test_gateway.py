@@ -10,7 +10,8 @@ from starlette.types import Message
 
 from server.access import KeyRing, plain_key
 from server.config import Deployment
-from server.replicas.affinity import ANYWHERE, affinity_key
+from server.replicas.affinity import ANYWHERE, likeness
+from server.replicas.crowd import Crowds
 from server.replicas.errand import Errand, Gone
 from server.replicas.exchange import Head
 from server.replicas.gateway import Broken, Full, Gateway, Lost
@@ -97,7 +98,7 @@ def ask(deployment: Deployment) -> Ask:
         parts: Sequence[bytes] | None = None,
     ) -> Reply:
         ring = KeyRing(deployment, [plain_key(key, key) for key in keys])
-        gateway = Gateway(ring, max_body, TICKETS, fleet)
+        gateway = Gateway(ring, max_body, TICKETS, fleet, Crowds(4))
         sent: list[Message] = []
         chunks = [body] if parts is None else list(parts)
         declared = {"content-length": str(len(body))} if parts is None else {}
@@ -150,7 +151,7 @@ def test_alike_requests_have_one_errand_per_key(ask: Ask) -> None:
         errands.append(fleet.seen[0][0])
     assert errands[0] == errands[1] != errands[2]
     owner = plain_key("one", "one").digest.hex()
-    assert errands[0] == Errand(affinity_key(CHAT, None, owner, body))
+    assert errands[0] == Errand(likeness(CHAT, None, owner, body).beginning)
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
@@ -271,6 +272,49 @@ def test_a_probe_does_not_wait_for_a_replica_to_come(
     assert fleet.closed == 1
 
 
+def test_a_request_of_a_crowd_goes_by_its_conversation_as_long_as_it_is_under_way(
+    deployment: Deployment,
+) -> None:
+    """Two of a beginning are many here: the third goes another way, and the next as well, since the crowd was here lately."""
+
+    async def scenario() -> None:
+        fleet, crowds, over = Fleet(), Crowds(2), asyncio.Event()
+        gateway = Gateway(KeyRing(deployment), 4000, TICKETS, fleet, crowds)
+
+        def asked(question: str) -> bytes:
+            system = {"role": "system", "content": "x" * 600}
+            return json.dumps({"messages": [system, {"role": "user", "content": question}]}).encode()
+
+        async def ask(question: str) -> None:
+            async def receive() -> Message:
+                return {"type": "http.request", "body": asked(question), "more_body": False}
+
+            async def send(message: Message) -> None:
+                pass
+
+            scope = {"type": "http", "method": "POST", "path": CHAT, "query_string": b"", "headers": []}
+            await gateway(scope, receive, send)
+
+        async def waited() -> None:
+            await over.wait()
+
+        tasks = []
+        for number in range(3):
+            fleet.waits = waited()
+            tasks.append(asyncio.create_task(ask(str(number))))
+            await asyncio.sleep(0.01)
+        over.set()
+        await asyncio.gather(*tasks)
+        like = [likeness(CHAT, None, "", asked(str(number))) for number in range(3)]
+        assert [errand.key for errand, *_ in fleet.seen] == [
+            like[0].beginning,
+            like[0].beginning,
+            like[2].conversation,
+        ]
+
+    asyncio.run(scenario())
+
+
 def test_a_client_that_leaves_closes_the_stream_of_its_replica(deployment: Deployment) -> None:
     async def scenario() -> None:
         fleet = Fleet([START])
@@ -284,7 +328,7 @@ def test_a_client_that_leaves_closes_the_stream_of_its_replica(deployment: Deplo
         async def receive() -> Message:
             return {"type": "http.request", "body": b"{}", "more_body": False}
 
-        gateway = Gateway(KeyRing(deployment), 1000, TICKETS, fleet)
+        gateway = Gateway(KeyRing(deployment), 1000, TICKETS, fleet, Crowds(4))
         scope = {"type": "http", "method": "POST", "path": CHAT, "query_string": b"", "headers": []}
         task = asyncio.create_task(gateway(scope, receive, send))
         await asyncio.sleep(0.01)
@@ -312,9 +356,11 @@ def test_metrics_are_of_all_replicas_by_name_or_added_up(ask: Ask) -> None:
 
 def test_metrics_are_refused_as_a_replica_refuses_them(ask: Ask) -> None:
     fleet = Fleet()
-    refusal = [{**START, "status": 401}, said(b'{"error": {}}', more=False)]
+    start = {**START, "status": 401, "headers": [*START["headers"], (b"x-own", b"1")]}
+    refusal = [start, said(b'{"error": {}}', more=False)]
     fleet.metrics = {"r1": refusal, "r2": refusal}
     reply = ask(fleet, "GET", "/metrics", keys=["k"])
     assert (reply.status, reply.text) == (401, '{"error": {}}')
+    assert reply.headers.keys() == {"content-type", "x-own"}, "the proxy adds the x-request-id"
     fleet.metrics = Lost("none")
     assert ask(fleet, "GET", "/metrics").status == 503

@@ -8,7 +8,7 @@ import yaml
 
 from arm_models.errors import UserError
 from server.config import Deployment, read_deployment
-from server.replicas.settings import ReplicaSettings, check_carried, read_settings
+from server.replicas.settings import MOST_BODY, ReplicaSettings, check_carried, read_settings
 
 RAY = Path(__file__).parents[3] / "deploy" / "ray"
 
@@ -53,6 +53,16 @@ def test_a_deployment_travels_to_its_replicas_unchanged(deployment: Deployment) 
     bounded = deployment.model_dump() | {"weight_ranges": {"helpful": [None, 2.0]}}
     for one in (deployment, read_deployment(bounded, "test")):
         assert read_deployment(one.model_dump(mode="json"), "deployment") == one
+
+
+def test_bodies_that_the_proxy_would_cut_off_are_not_promised(deployment: Deployment) -> None:
+    def bounded(size: int) -> Deployment:
+        declared = deployment.model_dump()
+        return read_deployment({**declared, "http": {**declared["http"], "max_body_bytes": size}}, "test")
+
+    check_carried(bounded(MOST_BODY))
+    with pytest.raises(UserError, match=r"^http.max_body_bytes is 67108865, .* at most 67108864 bytes"):
+        check_carried(bounded(MOST_BODY + 1))
 
 
 def test_the_files_for_a_cluster_are_read_and_say_the_same() -> None:
