@@ -144,7 +144,8 @@ class Gateway:
         """Where a request is to go, which is under way inside."""
         running = _RUNNING.fullmatch(path)
         if running is not None:
-            yield Errand(replica=self._tickets.replica(running[1]))
+            # By its own name where it leads nowhere, not where least is under way: how long it takes says nothing of it either.
+            yield Errand(running[1], self._tickets.replica(running[1]))
             return
         with self._crowds.joined(likeness(path, headers.get(SESSION_HEADER), owner, body)) as key:
             yield Errand(key)

@@ -31,7 +31,8 @@ def refused(*command: str | Path, given: str | None = None) -> str:
 
 
 def test_hadolint_has_nothing_to_say(root: Path, tool: Callable[[str], str]) -> None:
-    accepted(tool("hadolint"), "--no-color", "--failure-threshold=style", root / "Dockerfile")
+    for image in (root / "Dockerfile", root / "deploy" / "ray" / "Dockerfile"):
+        accepted(tool("hadolint"), "--no-color", "--failure-threshold=style", image)
 
 
 def test_compose_files_keep_to_the_specification(
@@ -62,6 +63,26 @@ def test_manifests_keep_to_the_schemas(
     (workload,) = (manifest for manifest in wrong if manifest["kind"] == "Deployment")
     workload["spec"]["template"]["spec"]["terminationGracePeriod"] = 90
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump_all(wrong), encoding="utf-8")
+    assert "terminationGracePeriod" in refused(*check, tmp_path / "wrong.yaml")
+
+
+@pytest.mark.parametrize("release", KUBERNETES)
+def test_pods_of_a_ray_cluster_keep_to_the_schema(
+    release: str, root: Path, tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """KubeRay's own kinds are not Kubernetes'; what it makes of them are these pods."""
+    service = yaml.safe_load((root / "deploy" / "ray" / "rayservice.yaml").read_text(encoding="utf-8"))
+    cluster = service["spec"]["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    pods = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, **group["template"]}
+        for group in groups
+    ]
+    check = [tool("kubernetes-validate"), "--strict", "-k", release]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(pods), encoding="utf-8")
+    accepted(*check, tmp_path / "all.yaml")
+    pods[-1]["spec"]["terminationGracePeriod"] = 90
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump_all(pods), encoding="utf-8")
     assert "terminationGracePeriod" in refused(*check, tmp_path / "wrong.yaml")
 
 

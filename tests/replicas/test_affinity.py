@@ -1,47 +1,85 @@
 """What begins alike goes to one replica, and all of them get some."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.replicas.cluster import Cluster, chat
+from tests.replicas.cluster import Cluster
+from tests.replicas.places import Places, stayed
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-CONVERSATIONS, TURNS = 12, 4
+ALIKE = 0.95
+"""At least so many of all requests are where what they begin with was read."""
+
+BATCH = 16
+"""``engine.max_sequences`` of the deployment."""
 
 
-def test_at_least_95_percent_of_all_turns_are_where_their_conversation_began(cluster: Cluster) -> None:
-    began: Counter[str] = Counter()
-    stayed = total = 0
-    with cluster.client() as client:
-        for conversation in range(CONVERSATIONS):
-            said = [{"role": "user", "content": f"question {conversation}"}]
-            places = []
-            for turn in range(TURNS):
-                before = cluster.samples("genarm_request_success_total")
-                weights = {"helpful": turn, "harmless": -turn}
-                answer = client.post(
-                    "/v1/chat/completions", json=chat(messages=said, max_tokens=4, preferences=weights)
-                )
-                content = answer.raise_for_status().json()["choices"][0]["message"]["content"]
-                said += [{"role": "assistant", "content": content}, {"role": "user", "content": "on?"}]
-                after = cluster.samples("genarm_request_success_total")
-                places.append(next(name for name in after if after[name] > before.get(name, 0)))
-            began[places[0]] += 1
-            stayed += places.count(places[0])
-            total += TURNS
-    assert stayed >= 0.95 * total, (stayed, total)
-    assert len(began) == 2, "one replica has all of it"
-    hits = cluster.samples("genarm_prefix_cache_queries_total")
-    assert len(hits) == 2
+@pytest.fixture(scope="module")
+def places(cluster: Cluster) -> Places:
+    return Places(cluster)
 
 
-def test_a_session_stays_together_whatever_it_says(cluster: Cluster) -> None:
+def test_conversations_stay_where_they_began_and_what_was_said_is_not_read_again(
+    cluster: Cluster, places: Places
+) -> None:
+    """One turn after the other; counted by the ids, and again by the replicas' own counts."""
     before = cluster.samples("genarm_request_success_total")
-    with cluster.client() as client:
-        for number in range(6):
-            body = chat(messages=[{"role": "user", "content": f"other {number}"}], max_tokens=1)
-            client.post("/v1/chat/completions", json=body, headers={"x-session-id": "s"}).raise_for_status()
+    hits = cluster.samples("genarm_prefix_cache_hits_total")
+    went = places.converse([f"talk {number}" for number in range(12)], turns=4)
+    assert stayed(went) >= ALIKE
+    count = Counter(place for conversation in went for place in conversation)
+    assert len(count) == 2, "one replica has all of it"
     after = cluster.samples("genarm_request_success_total")
-    assert sorted(after[name] - before.get(name, 0) for name in after) == [0, 6]
+    assert {name: after[name] - before.get(name, 0) for name in after} == count
+    found = cluster.samples("genarm_prefix_cache_hits_total")
+    assert all(found[name] > hits[name] for name in count)
+
+
+def test_conversations_at_once_stay_too(places: Places) -> None:
+    went = places.converse([f"at once {number}" for number in range(12)], turns=4, at_once=12)
+    assert stayed(went) >= ALIKE
+    assert len({conversation[0] for conversation in went}) == 2
+
+
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_questions_to_one_document_go_where_it_was_read(places: Places, role: str) -> None:
+    """In the system's prompt, or before the question."""
+    went = []
+    for document in range(6):
+        text = f"document {document}, {role}: " + "the kettle is hot and the garden is green " * 15
+        asked = []
+        for number in range(5):
+            question = {"role": "user", "content": f"question {number}"}
+            messages = [{"role": "system", "content": text}, question]
+            if role == "user":
+                messages = [{"role": "user", "content": text + question["content"]}]
+            place, answer = places.ask(messages=messages, max_tokens=1)
+            asked.append(place)
+            cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+            assert (cached > 0) == (number > 0), "it was read once"
+        went.append(asked)
+    assert stayed(went) >= ALIKE
+    assert len({asked[0] for asked in went}) == 2
+
+
+def test_a_session_stays_together_whatever_it_says(places: Places) -> None:
+    went = [places.ask({"x-session-id": "s"}, text=f"other {number}", max_tokens=1)[0] for number in range(6)]
+    assert len(set(went)) == 1
+
+
+def test_what_one_replica_has_no_room_for_goes_to_the_other_and_comes_back(places: Places) -> None:
+    session = {"x-session-id": "crowded"}
+
+    def ask(number: int) -> str:
+        return places.ask(session, text=f"crowd {number}", max_tokens=60)[0]
+
+    home = ask(0)
+    with ThreadPoolExecutor(2 * BATCH) as pool:
+        went = Counter(pool.map(ask, range(1, 2 * BATCH + 1)))
+    assert len(went) == 2
+    assert went[home] >= BATCH, "as long as there is a place it stays"
+    places.cluster.idle()
+    assert {ask(number) for number in range(40, 46)} == {home}

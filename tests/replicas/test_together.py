@@ -1,10 +1,15 @@
 """What is true of one server is true of all of them together: refusals, bounds of keys, metrics."""
 
 import contextlib
+import json
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
+from server.playground import read_assets
 from tests.replicas.cluster import Cluster, chat, streaming
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
@@ -31,6 +36,29 @@ def test_a_bounded_key_has_its_bound_on_all_replicas_together(cluster: Cluster) 
     cluster.idle()
 
 
+def test_a_bound_holds_when_all_come_at_once(cluster: Cluster) -> None:
+    """As long as the registry answers there are never more than 3, whichever replicas they are sent to; while it does not, each
+    replica lets one in.
+    """
+    bodies = [chat(f"rush {number}", max_tokens=600) for number in range(30)]
+    most = 0
+
+    def ask(body: dict[str, object]) -> int:
+        with cluster.client(cluster.bounded) as client:
+            return client.post("/v1/chat/completions", json=body).status_code
+
+    with ThreadPoolExecutor(30) as pool:
+        asked = [pool.submit(ask, body) for body in bodies]
+        while not all(one.done() for one in asked):
+            most = max(most, int(sum(cluster.samples("genarm_num_requests_running").values())))
+        statuses = Counter(one.result() for one in asked)
+    assert statuses.keys() == {200, 429}
+    assert statuses[200] >= 1
+    alone = any("ledger of keys does not answer" in line for line in cluster.printed)
+    assert 1 <= most <= 3 + 2 * alone
+    cluster.idle()
+
+
 def test_whoever_has_no_key_and_whoever_says_too_much_hears_it_in_our_words(cluster: Cluster) -> None:
     with cluster.client("wrong") as client:
         for path in ("/v1/models", "/metrics", "/nowhere"):
@@ -44,22 +72,66 @@ def test_whoever_has_no_key_and_whoever_says_too_much_hears_it_in_our_words(clus
         assert client.put("/v1/models").status_code == 405
 
 
+def test_a_full_queue_is_refused_as_by_one_server(cluster: Cluster) -> None:
+    """16 places in the batch and 48 that wait: the fifth request of 16 choices finds none, whoever is in front."""
+    with cluster.client() as client, contextlib.ExitStack() as running:
+        client.headers["x-session-id"] = "full"
+        ids = []
+        body = chat(n=16, max_tokens=3900, stream=True)
+        for _ in range(5):
+            asked = running.enter_context(client.stream("POST", "/v1/chat/completions", json=body))
+            if asked.status_code == 429:
+                break
+            first = next(line for line in asked.iter_lines() if line.startswith("data: "))
+            ids.append(json.loads(first.removeprefix("data: "))["id"])
+        refused = json.loads(asked.read())
+        assert 1 < len(ids) < 5
+        assert (asked.status_code, refused["error"]["code"]) == (429, "queue_full")
+        assert set(refused["error"]) == {"message", "type", "param", "code"}
+        assert int(asked.headers["retry-after"]) > 0
+        with cluster.client() as other:
+            beside = other.post(
+                "/v1/chat/completions", json=chat(max_tokens=1), headers={"x-session-id": "other"}
+            )
+            assert beside.status_code in (200, 429)
+            for id in ids:
+                other.delete(f"/v1/chat/completions/{id}").raise_for_status()
+    cluster.idle()
+
+
+def test_probes_need_no_key_and_models_are_listed(cluster: Cluster) -> None:
+    for path, said in (("/health", {"status": "ok"}), ("/ready", {"status": "ready"})):
+        for method in ("GET", "HEAD"):
+            answer = httpx.request(method, cluster.url + path, timeout=30)
+            assert answer.status_code == 200
+            assert answer.content == (b"" if method == "HEAD" else answer.content)
+        assert answer.headers["x-request-id"]
+        assert httpx.get(cluster.url + path, timeout=30).json() == said
+    with cluster.client() as client:
+        assert [one["id"] for one in client.get("/v1/models").json()["data"]] == ["tiny", "tiny:kind"]
+        assert client.get("/v1/models/tiny:kind").json()["id"] == "tiny:kind"
+        assert client.get("/v1/preferences").json()["presets"] == {"kind": {"harmless": 2.0}}
+        ids = client.post("/tokenize", json={"prompt": "the kettle"}).json()["tokens"]
+        assert "the kettle" in client.post("/detokenize", json={"tokens": ids}).json()["prompt"]
+
+
+def test_the_page_and_all_that_it_loads_are_there_without_a_key(cluster: Cluster) -> None:
+    for path, asset in read_assets().items():
+        answer = httpx.get(cluster.url + path, timeout=30)
+        assert (answer.status_code, answer.content) == (200, asset.content)
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert answer.headers["content-type"].startswith(asset.media_type)
+
+
 def test_a_request_has_one_id_and_its_own_if_it_brought_one(cluster: Cluster) -> None:
     with cluster.client() as client:
         answer = client.get("/v1/models", headers={"x-request-id": "mine-1"})
         assert answer.headers.get_list("x-request-id") == ["mine-1"]
-        assert len(client.get("/v1/models").headers.get_list("x-request-id")) == 1
-
-
-def test_metrics_of_all_are_those_of_each_added_up(cluster: Cluster) -> None:
-    cluster.idle()
-    each = cluster.samples("genarm_generation_tokens_total")
-    with cluster.client() as client:
-        text = client.get("/metrics", params={"replica": "all"}).text
-    (line,) = [line for line in text.splitlines() if line.startswith("genarm_generation_tokens_total{")]
-    assert len(each) == 2
-    assert float(line.rpartition(" ")[2]) == sum(each.values()) > 0
-    assert "replica=" not in text
+        for path in ("/v1/models", "/metrics", "/nowhere"):
+            assert len(client.get(path).headers.get_list("x-request-id")) == 1
+    with cluster.client("wrong") as client:
+        for path in ("/v1/models", "/metrics", "/nowhere"):
+            assert len(client.get(path).headers.get_list("x-request-id")) == 1
 
 
 def test_rewards_are_not_changed_on_one_replica_alone(cluster: Cluster) -> None:

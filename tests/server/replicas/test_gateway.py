@@ -158,19 +158,20 @@ def test_alike_requests_have_one_errand_per_key(ask: Ask) -> None:
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 def test_a_running_id_goes_to_its_replica(ask: Ask, method: str, path: str) -> None:
     fleet = Fleet()
-    ask(fleet, method, f"{path}/{TICKETS.new('chatcmpl-', 'replica1')}")
-    assert fleet.seen[0][0] == Errand(replica="replica1")
+    id = TICKETS.new("chatcmpl-", "replica1")
+    ask(fleet, method, f"{path}/{id}")
+    assert fleet.seen[0][0] == Errand(id, "replica1")
 
 
 def test_an_id_that_leads_nowhere_is_refused_by_any_replica_like_every_other(ask: Ask) -> None:
-    gone = Fleet(gone=True)
-    ask(gone, "PATCH", f"{CHAT}/{TICKETS.new('chatcmpl-', 'replica1')}", b'{"preferences": {}}')
-    elsewhere = Errand(ANYWHERE, shunned=frozenset({"replica1"}))
-    assert [errand for errand, *_ in gone.seen] == [Errand(replica="replica1"), elsewhere]
+    gone, id = Fleet(gone=True), TICKETS.new("chatcmpl-", "replica1")
+    ask(gone, "PATCH", f"{CHAT}/{id}", b'{"preferences": {}}')
+    elsewhere = Errand(id, shunned=frozenset({"replica1"}))
+    assert [errand for errand, *_ in gone.seen] == [Errand(id, "replica1"), elsewhere]
     assert gone.seen[0][1:] == gone.seen[1][1:]
-    forged = Fleet(gone=True)
-    ask(forged, "GET", f"{CHAT}/chatcmpl-{'0' * 64}")
-    assert [errand for errand, *_ in forged.seen] == [Errand(ANYWHERE)]
+    forged, id = Fleet(gone=True), f"chatcmpl-{'0' * 64}"
+    ask(forged, "GET", f"{CHAT}/{id}")
+    assert [errand for errand, *_ in forged.seen] == [Errand(id)]
 
 
 def test_what_a_replica_does_not_take_goes_on_until_one_does(ask: Ask) -> None:
