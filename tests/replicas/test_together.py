@@ -69,6 +69,7 @@ def test_whoever_has_no_key_and_whoever_says_too_much_hears_it_in_our_words(clus
         assert (long.status_code, long.json()["error"]["code"]) == (413, "request_too_large")
         assert client.get("/nowhere").json()["error"]["code"] == "unknown_url"
         assert client.post("/v1/chat/completions", content=b"{").status_code == 415
+        assert client.post("/v1/chat/completions", files={"model": b"tiny"}).status_code == 415
         assert client.put("/v1/models").status_code == 405
 
 
@@ -158,3 +159,20 @@ def test_an_answer_is_the_same_on_each_replica(cluster: Cluster) -> None:
             for number in range(6)
         }
     assert len(texts) == 1
+
+
+def test_content_in_parts_is_the_same_text_to_all(cluster: Cluster) -> None:
+    parts = [{"type": "text", "text": "the kettle "}, {"type": "text", "text": "is hot"}]
+    with cluster.client() as client:
+        answers = [
+            client.post(
+                "/v1/chat/completions",
+                json=chat(messages=[{"role": "user", "content": content}], max_tokens=8),
+            )
+            for content in (parts, "the kettle is hot")
+        ]
+        assert answers[0].json()["choices"] == answers[1].raise_for_status().json()["choices"]
+        for wrong in ([], [{"type": "image_url", "image_url": {"url": "x"}}], [3], {"text": "a"}):
+            body = chat(messages=[{"role": "user", "content": wrong}])
+            refused = client.post("/v1/chat/completions", json=body)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
