@@ -138,9 +138,7 @@ def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | No
     from server.replicas.doorway import CALLBACK, VARIABLE
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
-    os.environ.setdefault(
-        VARIABLE, CALLBACK
-    )  # of a cluster that is there it has to be in the nodes' environment
+    os.environ.setdefault(VARIABLE, CALLBACK)  # for a Ray that is started here; other nodes have their own
     import ray
     from ray import serve
     from ray.serve.context import _get_global_client
