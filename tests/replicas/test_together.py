@@ -91,10 +91,6 @@ def test_a_full_queue_is_refused_as_by_one_server(cluster: Cluster) -> None:
         assert set(refused["error"]) == {"message", "type", "param", "code"}
         assert int(asked.headers["retry-after"]) > 0
         with cluster.client() as other:
-            beside = other.post(
-                "/v1/chat/completions", json=chat(max_tokens=1), headers={"x-session-id": "other"}
-            )
-            assert beside.status_code in (200, 429)
             for id in ids:
                 other.delete(f"/v1/chat/completions/{id}").raise_for_status()
     cluster.idle()
