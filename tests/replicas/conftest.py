@@ -42,7 +42,7 @@ presets:
   kind: {{harmless: 2.0}}
 threads: 1
 engine: {{max_sequences: 16}}
-http: {{api_key_file: keys, drain_seconds: 60.0, max_queue: 48}}
+http: {{api_key_file: keys, drain_seconds: 60.0}}
 """
     )
     return path

@@ -1,7 +1,6 @@
 """What is true of one server is true of all of them together: refusals, bounds of keys, metrics."""
 
 import contextlib
-import json
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -71,29 +70,6 @@ def test_whoever_has_no_key_and_whoever_says_too_much_hears_it_in_our_words(clus
         assert client.post("/v1/chat/completions", content=b"{").status_code == 415
         assert client.post("/v1/chat/completions", files={"model": b"tiny"}).status_code == 415
         assert client.put("/v1/models").status_code == 405
-
-
-def test_a_full_queue_is_refused_as_by_one_server(cluster: Cluster) -> None:
-    """16 places in the batch and 48 that wait: the fifth request of 16 choices finds none, whoever is in front."""
-    with cluster.client() as client, contextlib.ExitStack() as running:
-        client.headers["x-session-id"] = "full"
-        ids = []
-        body = chat(n=16, max_tokens=3900, stream=True)
-        for _ in range(5):
-            asked = running.enter_context(client.stream("POST", "/v1/chat/completions", json=body))
-            if asked.status_code == 429:
-                break
-            first = next(line for line in asked.iter_lines() if line.startswith("data: "))
-            ids.append(json.loads(first.removeprefix("data: "))["id"])
-        refused = json.loads(asked.read())
-        assert 1 < len(ids) < 5
-        assert (asked.status_code, refused["error"]["code"]) == (429, "queue_full")
-        assert set(refused["error"]) == {"message", "type", "param", "code"}
-        assert int(asked.headers["retry-after"]) > 0
-        with cluster.client() as other:
-            for id in ids:
-                other.delete(f"/v1/chat/completions/{id}").raise_for_status()
-    cluster.idle()
 
 
 def test_probes_need_no_key_and_models_are_listed(cluster: Cluster) -> None:
