@@ -1,4 +1,4 @@
-"""Behind kills and a redeploy, when these ran before: other replicas have other names, and what begins alike is together there."""
+"""Behind kills and a redeploy, if these ran before: replicas have other names then, and what begins alike is together there."""
 
 import pytest
 
