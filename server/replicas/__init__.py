@@ -7,6 +7,7 @@ doorway.py       what a request passes in Serve's proxy, before it leaves for a 
 affinity.py      which requests are alike, so that one replica has read what they begin with
 crowd.py         when so many are that they go by their conversations
 rendezvous.py    which replica has such requests, and which others when it is full
+homes.py         which replica has had such requests
 ticket.py        ids that say, to us alone, which replica they are of
 router.py        the same as Serve's own router of requests
 replica.py       one replica: the unchanged app, called over Serve's handles
@@ -19,5 +20,5 @@ exposition.py    metrics of several replicas as one text
 secret.py        what ids are signed with
 drain.py         the end of all of them together
 
-doorway, affinity, crowd, rendezvous, ticket, leases, quota, exchange, exposition and gateway know nothing of Ray.
+doorway, affinity, crowd, rendezvous, homes, ticket, leases, quota, exchange, exposition and gateway know nothing of Ray.
 """

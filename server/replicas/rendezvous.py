@@ -1,6 +1,8 @@
 """Which replica has the requests of a key: highest random weight (Thaler and Ravishankar, 1998), as long as it is not full.
 
 Whoever knows the same replicas comes to the same answer; a replica that comes or goes moves only the keys that it gets or had.
+Of a key that nobody has read anything of yet, a replica with much more to do than the others is not asked: hashes alone
+would give one of two replicas an eighth more than its half of 64 answers, and all would wait for it.
 """
 
 from __future__ import annotations
@@ -10,13 +12,19 @@ from collections.abc import Iterable, Mapping
 
 from server.replicas.affinity import ANYWHERE
 
+SLACK = 16
+"""A replica has much more to do than the others from ``full / SLACK``, and at least ``LEAST_SLACK``, requests over the mean."""
+
+LEAST_SLACK = 2
+"""Where little is under way, steps take as long for one more, and only the cache counts."""
+
 
 def ranked(key: str, replicas: Iterable[str]) -> list[str]:
     """The replicas as the key prefers them, the best first."""
     return sorted(replicas, key=lambda replica: _weight(key, replica), reverse=True)
 
 
-def order(key: str, loads: Mapping[str, int], full: int) -> list[str]:
+def order(key: str, loads: Mapping[str, int], full: int, home: str | None = None) -> list[str]:
     """The replicas in the order in which a request is to be offered to them.
 
     Args:
@@ -24,12 +32,18 @@ def order(key: str, loads: Mapping[str, int], full: int) -> list[str]:
         loads: requests under way, by replica.
         full: under way on a replica, from which on another one waits for its turn there: its key goes to the next that it prefers
             and that is not full. Where all are, the least loaded come first.
+        home: the replica that is known to have had such requests: the first as long as it is there and not full.
     """
     ranks = {replica: rank for rank, replica in enumerate(ranked(key, loads))}
+    crowded = min(full, sum(loads.values()) / max(1, len(loads)) + max(LEAST_SLACK, full // SLACK))
 
-    def place(replica: str) -> tuple[int, int]:
-        is_equal = key != ANYWHERE and loads[replica] < full
-        return (-1 if is_equal else loads[replica], ranks[replica])
+    def place(replica: str) -> tuple[int, int, int]:
+        load = loads[replica]
+        if key != ANYWHERE and replica == home and load < full:
+            return 0, 0, 0
+        if key != ANYWHERE and load < crowded:
+            return 1, 0, ranks[replica]
+        return 2, load, ranks[replica]
 
     return sorted(loads, key=place)
 

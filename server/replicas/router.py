@@ -13,6 +13,7 @@ from ray.serve._private.common import ReplicaID, RunningReplicaInfo
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from server.replicas.errand import Errand, Gone
+from server.replicas.homes import Homes
 from server.replicas.rendezvous import order
 
 AGAIN_SECONDS = 0.02
@@ -29,6 +30,7 @@ class AffinityRouter(RequestRouter):
         """Serve calls this with ``request_router_kwargs``."""
         self._full = full
         self._unheard: dict[ReplicaID, float] = {}  # since when replicas owe a word, in seconds
+        self._homes = Homes()
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -40,8 +42,13 @@ class AffinityRouter(RequestRouter):
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         loads = {name: self._load(replica) for name, replica in replicas.items()}
         errand: Errand = pending_request.args[0]
-        names = [name for name in order(errand.key, loads, self._full) if name not in errand.shunned]
-        return [[replicas[name]] for name in sorted(names, key=lambda name: self._is_silent(replicas[name]))]
+        home = self._homes.of(errand.key)
+        loaded = order(errand.key, loads, self._full, home)
+        names = [name for name in loaded if name not in errand.shunned]
+        names.sort(key=lambda name: self._is_silent(replicas[name]))
+        if names and home not in loads:
+            self._homes.settle(errand.key, names[0])
+        return [[replicas[name]] for name in names]
 
     async def _choose_replica_for_request(
         self, pending_request: PendingRequest, *, is_retry: bool = False
