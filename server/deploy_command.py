@@ -135,10 +135,11 @@ def _check_address(http: HttpSettings, host: str, port: int) -> None:
 
 
 def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | None) -> int:
-    from server.replicas.doorway import CALLBACK, VARIABLE
+    from server.replicas.environment import ENVIRONMENT
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
-    os.environ.setdefault(VARIABLE, CALLBACK)  # for a Ray that is started here; other nodes have their own
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # for a Ray that is started here; other nodes have their own
     import ray
     from ray import serve
     from ray.serve.context import _get_global_client

@@ -4,6 +4,7 @@ settings.py      how many, with what each
 application.py   the deployments that Serve runs, and how they are wired
 gateway.py       what a request meets first: where it goes, and what its client hears when that fails
 doorway.py       what a request passes in Serve's proxy, before it leaves for a gateway
+environment.py   how Serve is told of that, and of what it does for us
 affinity.py      which requests are alike, so that one replica has read what they begin with
 crowd.py         when so many are that they go by their conversations
 rendezvous.py    which replica has such requests, and which others when it is full
@@ -20,5 +21,6 @@ exposition.py    metrics of several replicas as one text
 secret.py        what ids are signed with
 drain.py         the end of all of them together
 
-doorway, affinity, crowd, rendezvous, homes, ticket, leases, quota, exchange, exposition and gateway know nothing of Ray.
+doorway, environment, affinity, crowd, rendezvous, homes, ticket, leases, quota, exchange, exposition and gateway know nothing of
+Ray.
 """

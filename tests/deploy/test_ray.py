@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.replicas.doorway import CALLBACK, VARIABLE
+from server.replicas.environment import ENVIRONMENT
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def groups(service: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_image_has_the_doorway_and_what_kuberay_asks_with(image: str) -> None:
-    assert f"{VARIABLE}={CALLBACK}" in image.split()
+    assert {f"{name}={value}" for name, value in ENVIRONMENT.items()} <= set(image.split())
     assert re.search(r"apt-get install --yes --no-install-recommends wget\b", image)
     assert re.findall(r"^USER (\S+)$", image, re.MULTILINE)[-1] == "10001:10001"
 

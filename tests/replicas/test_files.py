@@ -16,7 +16,7 @@ pytest.importorskip("ray.serve", reason="needs Ray: pip install 'genarm[ray]'")
 
 from ray.serve.schema import ServeDeploySchema
 
-from server.replicas.doorway import CALLBACK, VARIABLE
+from server.replicas.environment import ENVIRONMENT
 from tests.clients.conftest import KEY
 from tests.replicas.cluster import ROOT, Service, chat, free_port, start
 
@@ -36,7 +36,8 @@ def declared(text: str) -> dict[str, Any]:
 @pytest.fixture
 def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where a Ray is told what to serve, whose nodes have what deploy/ray/Dockerfile gives them."""
-    monkeypatch.setenv(VARIABLE, CALLBACK)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     process = start("tests.replicas.head", str(free_port()), stdin=subprocess.PIPE)
     assert process.stdout is not None and process.stdin is not None
     said = next(line for line in process.stdout if line.startswith("head: "))

@@ -104,3 +104,20 @@ def test_a_replica_that_drains_is_still_found_by_its_name() -> None:
     made.create_replica_wrapper = lambda info: info
     info = asyncio.run(made._choose_replica_for_request(asked(Errand(replica="dddddddd"))))
     assert info.actor_name == "SERVE_REPLICA::genarm#replica#dddddddd"
+
+
+def test_a_key_stays_where_it_was_sent_first_when_its_favourite_has_less_to_do_again() -> None:
+    favourite, second, third = ranked("k", NAMES)
+    made = router({favourite: 3, second: 0, third: 0})
+    assert offered(made, Errand("k"))[0] == second
+    made._replica_queue_len_cache.update(dict.fromkeys(made._replica_queue_len_cache, 0))
+    assert offered(made, Errand("k"))[0] == second
+    assert offered(made, Errand("another"))[0] == ranked("another", NAMES)[0]
+
+
+def test_a_key_whose_home_is_gone_finds_another() -> None:
+    favourite, second, third = ranked("k", NAMES)
+    made = router(dict.fromkeys(NAMES, 0))
+    assert offered(made, Errand("k"))[0] == favourite
+    made._replicas = {id: one for id, one in made._replicas.items() if id.unique_id != favourite}
+    assert offered(made, Errand("k")) == [second, third]

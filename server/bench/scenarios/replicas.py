@@ -1,6 +1,7 @@
 """What does Ray cost, and what do two replicas give?"""
 
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from server.bench.scale.central import central_work
 from server.bench.scenarios.http import body
 from server.bench.service import ray_server, running_server
 from server.bench.setup import Setup
-from server.bench.workload import output_tokens
 
 STREAM_TOKENS = 64
 """Length of the streams that are timed one at a time."""
@@ -64,28 +64,49 @@ class Overhead:
 
 
 def replicas(setup: Setup) -> Sequence[Result]:
-    """A plain server, one replica on Ray and two, all there at the same time and asked in turn; threads of each as of one."""
+    """A plain server beside one replica on Ray, asked in turn; then one replica and two, one after the other, since what Ray does
+    for those that wait would be missing to those that work. Threads of each as of one.
+    """
     with ExitStack() as stack:
         plain = stack.enter_context(running_server(setup))
         one = stack.enter_context(ray_server(setup, 1))
-        two = stack.enter_context(ray_server(setup, 2))
         overhead = _overhead(setup, one, plain)
-        rates = _rates(setup, plain, one, two)
-        return [overhead, *rates, central_work(one, _bodies(setup), setup.runs, setup.tick)]
+        through = compare(
+            "through Ray",
+            _side(setup, "one replica", one),
+            _side(setup, "plain server", plain),
+            setup.runs,
+            0.0,
+            setup.tick,
+        )
+        central = central_work(one, _bodies(setup), setup.runs, setup.tick)
+    return [overhead, through, _two(setup), central]
 
 
-def _rates(setup: Setup, plain: str, one: str, two: str) -> list[Comparison]:
-    requests = setup.workload.build(_vocabulary(setup), setup.rewards, guided=True)
-    tokens, bodies = output_tokens(requests), [body(request) for request in requests]
+def _side(setup: Setup, label: str, url: str) -> Side:
+    """The whole workload, guided."""
+    bodies = _bodies(setup)
+    tokens = sum(one["max_tokens"] for one in bodies)
+    return Side(label, lambda: stream_all(url, bodies), tokens)
 
-    def side(label: str, url: str) -> Side:
-        return Side(label, lambda: stream_all(url, bodies), tokens)
 
-    alone = side("one replica", one)
-    return [
-        compare("through Ray", alone, side("plain server", plain), setup.runs, 0.0, setup.tick),
-        compare("two replicas", side("two replicas", two), alone, setup.runs, 1.5, setup.tick),
-    ]
+def _two(setup: Setup) -> Comparison:
+    """What two replicas do of what one does: one, two, two, one, so that a machine that grows slower is slower for both."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    half = -(-setup.runs // 2)
+    for count, runs in ((1, half), (2, half), (2, setup.runs - half), (1, setup.runs - half)):
+        if not runs:
+            continue
+        with ray_server(setup, count) as url:
+            side = _side(setup, "", url)
+            side.run()  # does not count
+            setup.tick()
+            for _ in range(runs):
+                started = time.perf_counter()
+                side.run()
+                rates[count].append(side.tokens / (time.perf_counter() - started))
+                setup.tick()
+    return Comparison("two replicas", "two replicas", "one replica", 1.5, tuple(rates[2]), tuple(rates[1]))
 
 
 def _bodies(setup: Setup) -> list[dict[str, Any]]:

@@ -25,12 +25,33 @@ def test_only_the_keys_of_a_replica_that_goes_move() -> None:
         assert after == [name for name in before if name != REPLICAS[0]]
 
 
-def test_the_favourite_is_first_until_it_is_full() -> None:
+def test_a_home_is_first_until_it_is_full_whoever_the_favourite_is() -> None:
     first, second, *_ = ranked("k", REPLICAS)
-    loads = dict.fromkeys(REPLICAS, 0) | {first: 7}
-    assert order("k", loads, full=8)[0] == first
-    assert order("k", loads | {first: 8}, full=8)[0] == second
-    assert order("k", loads | {first: 8}, full=8)[-1] == first
+    loads = dict.fromkeys(REPLICAS, 0) | {second: 7}
+    assert order("k", loads, full=8, home=second)[:2] == [second, first]
+    assert order("k", loads | {second: 8}, full=8, home=second)[0] == first
+    assert order("k", loads | {second: 8}, full=8, home=second)[-1] == second
+    assert order("k", loads, full=8, home="gone")[0] == first
+
+
+def test_a_new_key_goes_to_its_favourite_unless_that_has_much_more_to_do_than_others() -> None:
+    first, second, *_ = ranked("k", REPLICAS)
+    loads = dict.fromkeys(REPLICAS, 10)
+    assert order("k", loads | {first: 14}, full=64)[:2] == [first, second]  # a mean of 10.8; 4 more may be
+    assert order("k", loads | {first: 15}, full=64)[0] == second
+    assert order("k", loads | {first: 15}, full=64)[-1] == first
+
+
+def test_where_little_is_under_way_a_favourite_is_not_left_for_two_requests() -> None:
+    first, *_ = ranked("k", REPLICAS)
+    assert order("k", dict.fromkeys(REPLICAS, 0) | {first: 2}, full=8)[0] == first
+
+
+def test_new_keys_that_come_at_once_are_shared_evenly() -> None:
+    loads = dict.fromkeys(REPLICAS[:2], 0)
+    for key in KEYS[:64]:
+        loads[order(key, loads, full=64)[0]] += 1
+    assert max(loads.values()) <= 36
 
 
 def test_where_all_are_full_the_least_loaded_is_first() -> None:

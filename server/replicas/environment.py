@@ -1,0 +1,14 @@
+"""What Serve's own processes read from the environment of their node, which has to be there before Ray is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from server.replicas.doorway import CALLBACK, VARIABLE
+
+ENVIRONMENT: Mapping[str, str] = {
+    VARIABLE: CALLBACK,
+    # Between proxy and gateway a token takes half the CPU as it does through Ray's object store.
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
+}
+"""As in the image of ``deploy/ray/Dockerfile``."""
