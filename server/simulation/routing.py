@@ -7,8 +7,8 @@ keys and values do not depend on them.
 ``session``     the session's, on a ring of hashes
 ``prefix``      the prompt's first tokens' on the ring; where that one has more than ``bound`` times what each would have if all
                 had equally many, the next on the ring that has not (consistent hashing with bounded loads, Mirrokni et al. 2018)
-``spill``       the session's first choice by hash as long as there is a place free in its batch, then its next one; where no
-                place is free anywhere, one that has fewest under way (as the gateway of ``genarm deploy ray`` chooses)
+``spill``       where the session began as long as a place is free there; it begins at its first choice by hash that has not much
+                more to do than the others; where all have, one with fewest under way (as the gateway of ``genarm deploy ray``)
 """
 
 import hashlib
@@ -29,6 +29,12 @@ BOUND = 1.25
 
 PREFIX_TOKENS = 128
 """Of a prompt, the tokens it is known by: those of the first chunk, less are never kept."""
+
+
+SLACK = 16
+"""A replica has much more to do than the others from ``places / SLACK`` requests over the mean, no less than ``LEAST_SLACK``."""
+
+LEAST_SLACK = 2
 
 
 class Router(Protocol):
@@ -138,20 +144,35 @@ class ByPrefix:
         return f"session {prompt.session}"
 
 
-@dataclass(frozen=True, slots=True)
 class Spilling:
-    """Each session ranks the replicas in an order of its own; ``places`` of a replica's batch."""
+    """Each session ranks the replicas in an order of its own, and is at home where its first request went.
 
-    places: int
+    The rules are those of ``server/replicas/rendezvous.py``. Homes are never forgotten here; a gateway remembers some 65,000.
+
+    Args:
+        places: of a replica's batch.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._homes: dict[int, int] = {}
 
     def choose(self, request: Request, loads: Sequence[int]) -> int:
-        """The session's first that has a place free; else of those with fewest under way its first."""
+        """The session's home while it has a place free; else the session's first that has not much more to do than the others;
+        else of those with fewest under way its first."""
         session = request.prompt.session
-        for number in self.ranking(session, len(loads)):
-            if loads[number] < self.places:
-                return number
+        home = self._homes.get(session)
+        if home is not None and loads[home] < self._places:
+            return home
+        chosen = self._elsewhere(session, loads)
+        self._homes.setdefault(session, chosen)
+        return chosen
+
+    def _elsewhere(self, session: int, loads: Sequence[int]) -> int:
+        crowded = min(self._places, sum(loads) / len(loads) + max(LEAST_SLACK, self._places // SLACK))
         least = min(loads)
-        return next(number for number in self.ranking(session, len(loads)) if loads[number] == least)
+        most = crowded if least < crowded else least + 1
+        return next(number for number in self.ranking(session, len(loads)) if loads[number] < most)
 
     def ranking(self, session: int, replicas: int) -> Iterator[int]:
         """All replicas in the session's order. A gateway sorts the hashes of key and replica; what comes of that is any order as

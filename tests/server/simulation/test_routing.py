@@ -1,13 +1,16 @@
 """Who goes where: stickiness, balance, bounds, and what a policy does for kept prompts, told by enumeration."""
 
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil
 
 import numpy as np
 import pytest
 
+from server.replicas.homes import Homes
+from server.replicas.rendezvous import order, ranked
 from server.simulation.cost import StepCost
 from server.simulation.limits import Limits
 from server.simulation.outcome import Outcome
@@ -83,19 +86,52 @@ def test_no_replica_gets_more_than_its_bound() -> None:
     assert sum(load > 0 for load in loads) >= 5 / BOUND
 
 
-def test_a_session_spills_over_only_where_its_own_has_no_place_free() -> None:
-    router = POLICIES["spill"](Pool(6, 4))
-    for session in range(40):
-        order = list(Spilling(4).ranking(session, 6))
-        assert sorted(order) == list(range(6))
-        loads = [3] * 6
-        for number in order:
-            assert router.choose(request(session), loads) == number
-            loads[number] = 4
+def test_a_session_stays_where_it_began_as_long_as_a_place_is_free() -> None:
+    for session in range(20):
+        router, ranks = Spilling(4), list(Spilling(4).ranking(session, 6))
+        loads = [1] * 6
+        assert router.choose(request(session), loads) == ranks[0]
+        loads[ranks[0]] = 3  # many more than the others, but a place is free
+        assert router.choose(request(session), loads) == ranks[0]
+        loads[ranks[0]] = 4
+        assert router.choose(request(session), loads) == ranks[1]
+        loads[ranks[0]] = 3
+        assert router.choose(request(session), loads) == ranks[0]  # it is at home there still
+
+
+def test_a_session_begins_where_there_is_not_much_more_to_do_than_elsewhere() -> None:
+    for session in range(20):
+        ranks = list(Spilling(32).ranking(session, 6))
+        loads = [1] * 6
+        loads[ranks[0]] = 7  # the mean is 2, and two more are much
+        assert Spilling(32).choose(request(session), loads) == ranks[1]
+        loads[ranks[0]] = 3
+        assert Spilling(32).choose(request(session), loads) == ranks[0]
         # No place is free anywhere: it waits where fewest do.
-        loads = [9] * 6
-        loads[2] = loads[5] = 5
-        assert router.choose(request(session), loads) == next(n for n in order if n in (2, 5))
+        loads = [49] * 6
+        loads[2] = loads[5] = 45
+        assert Spilling(32).choose(request(session), loads) == next(n for n in ranks if n in (2, 5))
+
+
+def test_it_chooses_as_the_gateway_does() -> None:
+    class Hashed(Spilling):
+        """With the gateway's own order of preference."""
+
+        def ranking(self, session: int, replicas: int) -> Iterator[int]:
+            return map(int, ranked(f"session {session}", [str(number) for number in range(replicas)]))
+
+    for places, most in ((4, 6), (32, 12), (40, 60)):
+        rng = random.Random(places)
+        router, homes = Hashed(places), Homes()
+        for _ in range(500):
+            session = rng.randrange(60)
+            loads = [rng.randrange(most) for _ in range(7)]
+            named = {str(number): load for number, load in enumerate(loads)}
+            key = f"session {session}"
+            first = order(key, named, places, homes.of(key))[0]
+            if homes.of(key) is None:
+                homes.settle(key, first)
+            assert router.choose(request(session), loads) == int(first)
 
 
 def test_sessions_rank_replicas_in_every_order_alike() -> None:
