@@ -246,8 +246,14 @@ def document(args: argparse.Namespace) -> int:
     assumed = None if args.assumed is None else _findings(args.assumed, args.costs, args.assumed_price)
     if assumed is not None and (assumed.measured is None or "assumed" not in assumed.measured.about):
         raise UserError(f"--assumed: {args.assumed} has no {MEASURED} of `genarm simulate assume`")
-    central = Central(args.gateways, args.scrape_interval)
-    for path in write_document(args.docs, replace(findings, central=central, assumed=assumed)):
+    command = command_line("document", args, ("docs",))
+    findings = replace(
+        findings,
+        central=Central(args.gateways, args.scrape_interval),
+        assumed=assumed,
+        commands={**findings.commands, "scale.md": command},
+    )
+    for path in write_document(args.docs, findings):
         print(path)
     return 0
 

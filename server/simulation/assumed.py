@@ -7,6 +7,7 @@ was measured: that is the same server's.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from random import Random
 from typing import Any
 
 from server.simulation.cost import StepSample
@@ -105,6 +106,7 @@ def assume(
         cache="pages",
     )
     samples = [StepSample(load, _seconds(load, members, chip)) for load in _loads(len(members), limits)]
+    Random(0).shuffle(samples)
     machine = (
         f"assumed, not measured: {chip.bandwidth:g} bytes/s, {chip.flops:g} FLOP/s and {chip.memory:g} bytes; "
         f"{chip.reached:g} of the speeds reached, {chip.launch:g} s more a forward"

@@ -83,6 +83,7 @@ def _pictures(findings: Findings) -> dict[str, bytes]:
 def _parts(findings: Findings, pictures: Mapping[str, bytes]) -> dict[str, str]:
     """What stands in the place of each @NAME@."""
     parts = {
+        "COMMAND": findings.commands.get("scale.md") or "genarm simulate document",
         "STEPS": _steps(findings),
         "VALIDATION": _validation(findings),
         "SWEEP": _sweep(findings),

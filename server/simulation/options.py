@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,10 +241,11 @@ def listed(text: str, kind: Callable[[str], Any], name: str) -> list[Any]:
 _FILES = ("work", "measured", "output")
 
 
-def command_line(name: str, args: argparse.Namespace) -> str:
+def command_line(name: str, args: argparse.Namespace, leave_out: Collection[str] = _FILES) -> str:
     """The command line that does the same, without the files."""
     parser = argparse.ArgumentParser()
     {
+        "document": document_arguments,
         "measure": measure_arguments,
         "assume": assume_arguments,
         "validate": validate_arguments,
@@ -253,7 +254,7 @@ def command_line(name: str, args: argparse.Namespace) -> str:
     words = ["genarm", "simulate", name]
     for action in parser._actions:
         value = getattr(args, action.dest, None)
-        if action.dest in (*_FILES, "help", "resume") or value == action.default:
+        if action.dest in (*leave_out, "help", "resume") or value == action.default:
             continue
         flag = action.option_strings[0]
         if value is True:

@@ -74,10 +74,11 @@ def cross(
     replicas: tuple[int, ...], policies: tuple[str, ...], guided: tuple[float, ...], loads: tuple[float, ...]
 ) -> tuple[Cell, ...]:
     """For each number of replicas, every policy under the middle one of the shares and of the loads, and every share with every
-    load under the last policy."""
+    load under the last policy; of one replica under that alone, since there is nothing to choose."""
     cells: list[Cell] = []
     for count in replicas:
-        cells += grid((count,), policies, (middle(guided),), (middle(loads),))
+        if count > 1:
+            cells += grid((count,), policies, (middle(guided),), (middle(loads),))
         cells += grid((count,), policies[-1:], guided, loads)
     return tuple(dict.fromkeys(cells))
 

@@ -19,7 +19,7 @@ from server.simulation.traffic import TrafficSettings
 
 GRID = [
     "--replicas",
-    "1,2",
+    "2,3",
     "--policies",
     "least,session",
     "--guided",
@@ -72,7 +72,7 @@ def test_a_sweep_is_printed_and_kept_and_gone_on_from(
     assert first.count("\n") == 2 + 4
     kept = json.loads(output.read_text())
     assert len(kept["cells"]) == 4
-    assert kept["command"].startswith("genarm simulate sweep --replicas 1,2")
+    assert kept["command"].startswith("genarm simulate sweep --replicas 2,3")
     changed = kept | {"cells": {name: cell | {"refused": 77} for name, cell in kept["cells"].items()}}
     output.write_text(json.dumps(changed))
     assert sweep(measured, "--output", str(output), "--resume") == 0

@@ -25,7 +25,7 @@ def test_every_one_with_every_other() -> None:
 
 
 def test_a_cross_is_policies_in_the_middle_and_loads_under_the_last() -> None:
-    cells = cross((1, 10), ("least", "two", "spill"), (0.0, 0.5, 1.0), (0.5, 0.8))
+    cells = cross((2, 10), ("least", "two", "spill"), (0.0, 0.5, 1.0), (0.5, 0.8))
     assert len(cells) == len(set(cells)) == 2 * (3 + 3 * 2 - 1)
     assert {cell.policy for cell in cells if (cell.guided, cell.load) != (0.5, 0.8)} == {"spill"}
     assert {cell.policy for cell in cells if (cell.guided, cell.load) == (0.5, 0.8)} == {
@@ -36,6 +36,7 @@ def test_a_cross_is_policies_in_the_middle_and_loads_under_the_last() -> None:
     assert {(cell.guided, cell.load) for cell in cells if cell.policy == "spill"} == {
         (guided, load) for guided in (0.0, 0.5, 1.0) for load in (0.5, 0.8)
     }
+    assert {cell.policy for cell in cross((1,), ("two", "spill"), (0.5,), (0.5, 0.8))} == {"spill"}
     assert middle([3.0, 1.0, 1.0, 2.0]) == 2.0
 
 
