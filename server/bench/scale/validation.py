@@ -48,8 +48,10 @@ class Case:
         return float(self.simulated["throughput"]) / self.throughput - 1
 
     @property
-    def noise(self) -> float:
-        """Between the fastest and the slowest run, relative to the median."""
+    def noise(self) -> float | None:
+        """Between the fastest and the slowest run, relative to the median; None of one run."""
+        if len(self.runs) < 2:
+            return None
         rates = [float(run["throughput"]) for run in self.runs]
         return (max(rates) - min(rates)) / self.throughput
 

@@ -28,6 +28,7 @@ def test_an_error_is_of_the_median_run_and_noise_is_the_span() -> None:
     found = case(110.0, 90.0, 100.0, 130.0)
     assert found.error == pytest.approx(0.1)
     assert found.noise == pytest.approx(0.4)
+    assert case(110.0, 90.0).noise is None
     assert found.reached
     assert found.record()["bar"] == BAR
 
