@@ -32,7 +32,7 @@ from arm_models.loading.architecture import (
 from arm_models.loading.checkpoint import Checkpoint, one_line, open_checkpoint
 from arm_models.loading.scalar import ScalarModel, complaint, scalar_from_config
 from arm_models.loading.source import ModelSource, resolve_device, resolve_dtype
-from arm_models.loading.split import split_over
+from arm_models.loading.split import check_whole, on_a_split, split_over
 from arm_models.loading.vocabulary import check_vocabulary, load_tokenizer, shared_vocabulary
 
 if TYPE_CHECKING:
@@ -229,10 +229,8 @@ class _Loader:
             raise checkpoint.error(
                 "it is an adapter; a scorer is a whole model, so merge it into its backbone"
             )
-        if source.ranks > 1 and checkpoint.is_adapter:
-            raise checkpoint.error(
-                "it is an adapter; only a whole model is split over processes: merge it into its backbone"
-            )
+        if source.ranks > 1:
+            check_whole(checkpoint)
         full = self._backbone_of(checkpoint) if checkpoint.is_adapter else checkpoint
         tokenizer = load_tokenizer(checkpoint, full, source.chat_template)
         if checkpoint.is_adapter:
@@ -252,11 +250,9 @@ class _Loader:
         return _Member(source, checkpoint, backbone, adapter, tokenizer, shape, objectives)
 
     def _check_whole(self, checkpoint: Checkpoint, full: Checkpoint) -> None:
-        """An adapter's layers go beside whole ones."""
+        """Raises CheckpointError for an adapter on a model that is split."""
         if any(one.ranks > 1 and one.checkpoint.folder == full.folder for one in self.backbones):
-            raise checkpoint.error(
-                f"an adapter on {full.folder}, which is split over processes; adapters go on whole models: merge it"
-            )
+            raise on_a_split(checkpoint, full.folder)
 
     def _described(
         self,

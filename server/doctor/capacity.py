@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from server.doctor.machine import Device
 from server.doctor.model import BYTES, ModelFacts
@@ -23,7 +23,8 @@ class Resident:
     """A member as it would be held: ``facts`` of its model, its ``device`` and ``dtype`` there.
 
     ``conditioned``: an adapter that is put on its backbone last. ``again``: a second context of the same model, which has a
-    cache of its own and no weights.
+    cache of its own and no weights. ``place``: which process holds it, where several share a base: one of them, each ("all"), or
+    each a part ("split"), one of ``parts``.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Resident:
     scalar: bool = False
     conditioned: bool = False
     again: bool = False
+    place: int | Literal["all", "split"] = 0
+    parts: int = 1
 
     @property
     def kv_dtype(self) -> str:
@@ -41,8 +44,8 @@ class Resident:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of its cache for a token."""
-        return self.facts.kv_values * BYTES[self.kv_dtype]
+        """Bytes of its cache for a token, of its part where it is split."""
+        return self.facts.kv_values * BYTES[self.kv_dtype] // self.parts
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Capacity:
         cache_tokens: tokens of each one's cache; 0 where there is no room for any.
         cache: bytes of all their caches, when they are full.
         fits: tokens of a context → contexts of that length which fit at once, for lengths that every member reads.
+        rank: of the process that this is of; None where there is one only.
     """
 
     device: Device
@@ -63,6 +67,12 @@ class Capacity:
     cache_tokens: int
     cache: int
     fits: dict[int, int]
+    rank: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What it is of."""
+        return self.device.name if self.rank is None else f"{self.device.name}, rank {self.rank}"
 
     @property
     def spare(self) -> int:
@@ -70,8 +80,10 @@ class Capacity:
         return self.device.free - self.weights - self.cache
 
 
-def capacity(device: Device, members: Sequence[Resident], settings: EngineSettings) -> Capacity:
-    """What fits on ``device`` beside ``members``, which are all that are held there."""
+def capacity(
+    device: Device, members: Sequence[Resident], settings: EngineSettings, rank: int | None = None
+) -> Capacity:
+    """What fits on ``device`` beside ``members``, which are all that are held there, by the process ``rank``."""
     weights = weights_bytes(members)
     tokens = [_tokens(device, one, members, weights, settings) for one in members]
     longest = min(one.facts.max_length for one in members)
@@ -84,6 +96,7 @@ def capacity(device: Device, members: Sequence[Resident], settings: EngineSettin
         cache_tokens=min(tokens),
         cache=sum(count * one.kv_bytes for count, one in zip(tokens, members, strict=True)),
         fits={length: min(tokens) // _row(length, paged=paged) for length in lengths},
+        rank=rank,
     )
 
 
@@ -101,7 +114,7 @@ def weights_bytes(members: Sequence[Resident]) -> int:
         full = one.facts.backbone is None
         free = next((at for at, (of, has) in enumerate(copies) if of == kind and not (full and has)), None)
         if free is None:
-            whole += model.values.held_as(one.dtype)
+            whole += model.values.held_as(one.dtype) // one.parts
             copies.append((kind, full))
         elif full:
             copies[free] = kind, True

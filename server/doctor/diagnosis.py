@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ from server.config import Deployment
 from server.decoding import BASE, NEGATIVE, Roster
 from server.doctor.capacity import Capacity, Resident, capacity
 from server.doctor.check import Check, Level
-from server.doctor.machine import Machine, this_machine
+from server.doctor.group import check_group, held_by, part_of, placed
+from server.doctor.machine import Device, Machine, this_machine
 from server.doctor.model import NotHere, read_model
 from server.doctor.packages import check_extras, check_packages
 from server.doctor.surroundings import check_surroundings
@@ -48,23 +49,22 @@ def diagnose(declared: Callable[[], Deployment], look: Callable[[], Machine] = t
         deployment = declared()
     except UserError as error:
         return Diagnosis((*checks, Check("deployment", str(error), "problem")), machine)
-    checks += [
-        Check("deployment", deployment.model),
-        _threads(deployment.threads or machine.threads, machine),
-    ]
+    processes = deployment.base.tensor_parallel
+    checks += [Check("deployment", deployment.model), _threads(deployment, machine)]
     roster = Roster.of(deployment)
     checks += check_surroundings(deployment, roster)
-    checks += _group(deployment)
-    found, members = _members(roster, machine)
+    checks += check_group(deployment, machine)
+    found, members = _members(roster, machine, processes)
     capacities = tuple(_capacities(members, machine, deployment))
     checks += [
         *found,
         *(check for one in capacities for check in _room(one, deployment.engine.max_sequences)),
+        *(check for device in machine.devices for check in _together(device, capacities)),
     ]
     return Diagnosis(tuple(checks), machine, tuple(members), capacities)
 
 
-def _members(roster: Roster, machine: Machine) -> tuple[list[Check], list[Resident]]:
+def _members(roster: Roster, machine: Machine, processes: int) -> tuple[list[Check], list[Resident]]:
     """A check for every model, and the members whose models could be read."""
     from server.runtime import sources
 
@@ -73,7 +73,9 @@ def _members(roster: Roster, machine: Machine) -> tuple[list[Check], list[Reside
     for source in sources(roster):
         name = f"model {source.name}"
         try:
-            member = _member(source, machine)
+            member = _member(part_of(source, processes), machine)
+            if processes > 1:
+                member = placed(member, roster.settings[source.name], members, processes)
         except CheckpointError as error:
             checks.append(Check(name, str(error), "problem"))
         except NotHere as error:
@@ -87,6 +89,7 @@ def _members(roster: Roster, machine: Machine) -> tuple[list[Check], list[Reside
 
 
 def _member(source: ModelSource, machine: Machine) -> Resident:
+    """The member of ``source`` as if one process held it."""
     facts = read_model(source)
     return Resident(
         name=source.name,
@@ -119,31 +122,29 @@ def _dtype(source: ModelSource, machine: Machine) -> str | None:
     return "float32" if source.device == "cpu" else None
 
 
-def _group(deployment: Deployment) -> list[Check]:
-    """What is not known here of a base that is split over processes."""
-    processes = deployment.base.tensor_parallel
-    if processes == 1:
-        return []
-    told = f"{processes} processes share the base; what follows is as if one held everything"
-    return [Check("base.tensor_parallel", told, "warning")]
-
-
-def _threads(count: int, machine: Machine) -> Check:
+def _threads(deployment: Deployment, machine: Machine) -> Check:
     """CPU threads of a forward; more than there are cores wait for each other."""
-    level: Level = "warning" if count > machine.cores else "ok"
-    return Check("threads", f"{count} for a forward, on {machine.cores} cores", level)
+    processes = deployment.base.tensor_parallel
+    shared = machine.threads if processes == 1 else max(1, machine.cores // processes)
+    count = deployment.threads or shared
+    level: Level = "warning" if count * processes > machine.cores else "ok"
+    each = "" if processes == 1 else f" in each of {processes} processes"
+    return Check("threads", f"{count} for a forward{each}, on {machine.cores} cores", level)
 
 
 def _capacities(members: list[Resident], machine: Machine, deployment: Deployment) -> Iterator[Capacity]:
-    for device in machine.devices:
-        held = [one for one in members if one.device == device.name]
-        if held:
-            yield capacity(device, held, deployment.engine)
+    processes = deployment.base.tensor_parallel
+    for rank in range(processes):
+        own = members if processes == 1 else held_by(rank, members)
+        for device in machine.devices:
+            held = [one for one in own if one.device == device.name]
+            if held:
+                yield capacity(device, held, deployment.engine, None if processes == 1 else rank)
 
 
 def _room(one: Capacity, most: int) -> list[Check]:
     """Whether the models of a device fit, and with them the answers that are to be decoded side by side."""
-    name, free = f"memory of {one.device.name}", gibibytes(one.device.free)
+    name, free = f"memory of {one.title}", gibibytes(one.device.free)
     if one.weights > one.device.free or not one.cache_tokens:
         return [Check(name, f"the weights take {gibibytes(one.weights)}, and {free} are free", "problem")]
     if one.device.name == "cpu" and one.spare < MARGIN:
@@ -160,6 +161,20 @@ def _room(one: Capacity, most: int) -> list[Check]:
         return [Check(name, f"no context of {longest:,} tokens fits into the cache", "warning")]
     fitting = min(most, one.fits[longest])
     return [Check(name, f"{fitting} of {most} answers fit at full length ({longest:,} tokens)")]
+
+
+def _together(device: Device, capacities: Sequence[Capacity]) -> list[Check]:
+    """Whether what several processes hold fits on a device that they share."""
+    shared = [one for one in capacities if one.device == device]
+    if len(shared) < 2:
+        return []
+    name, needed = f"memory of {device.name}", sum(one.weights + one.cache for one in shared)
+    told = f"{len(shared)} processes take {gibibytes(needed)} with full caches, and {gibibytes(device.free)} are free"
+    if sum(one.weights for one in shared) > device.free:
+        return [Check(name, told, "problem")]
+    if needed + MARGIN * len(shared) > device.free:
+        return [Check(name, f"{told}: give caches less (engine)", "warning")]
+    return [Check(name, told)]
 
 
 def gibibytes(count: int) -> str:

@@ -67,10 +67,13 @@ def read_model(source: ModelSource) -> ModelFacts:
         NotHere: it would have to be fetched first.
     """
     from arm_models.loading.checkpoint import open_checkpoint
+    from arm_models.loading.split import check_whole
 
     checkpoint = open_checkpoint(source.name, str(_folder(source.name, source.path)))
+    if source.ranks > 1:
+        check_whole(checkpoint)
     if not checkpoint.is_adapter:
-        return _full(checkpoint, scalar=source.kind == "scalar")
+        return _full(checkpoint, scalar=source.kind == "scalar", ranks=source.ranks)
     if source.kind == "scalar":
         raise checkpoint.error("it is an adapter; a scorer is a whole model, so merge it into its backbone")
     named = checkpoint.config.get("base_model_name_or_path")
@@ -91,10 +94,11 @@ def read_model(source: ModelSource) -> ModelFacts:
     )
 
 
-def _full(checkpoint: Checkpoint, *, scalar: bool) -> ModelFacts:
+def _full(checkpoint: Checkpoint, *, scalar: bool, ranks: int = 1) -> ModelFacts:
     from arm_models.loading.architecture import Unsupported, check_config
     from arm_models.loading.family import read_config
     from arm_models.loading.scalar import complaint
+    from arm_models.loading.split import check_split
 
     config: Any = read_config(checkpoint)
     reason = complaint(config) if scalar else None
@@ -104,6 +108,8 @@ def _full(checkpoint: Checkpoint, *, scalar: bool) -> ModelFacts:
         check_config(config)
     except Unsupported as error:
         raise checkpoint.error(str(error)) from error
+    if ranks > 1:
+        check_split(ranks, config, checkpoint)
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -70,7 +70,7 @@ def _model_rows(members: Sequence[Resident]) -> Iterator[list[str]]:
         facts = one.facts
         yield [
             *(one.name, facts.architecture, f"{facts.values.all:,}", f"{facts.max_length:,}"),
-            f"{one.dtype}, {one.device}",
+            f"{one.dtype}, {_where(one)}",
             *(gibibytes(facts.values.held_as(dtype)) for dtype in DTYPES if dtype != "float16"),
             *(f"{facts.kv_values * BYTES[dtype]:,} B" for dtype in BYTES if dtype != "float16"),
         ]
@@ -78,12 +78,20 @@ def _model_rows(members: Sequence[Resident]) -> Iterator[list[str]]:
 
 def _fits(one: Capacity) -> Iterator[str]:
     yield (
-        f"{one.device.name}: weights {gibibytes(one.weights)}, caches up to {gibibytes(one.cache)} "
+        f"{one.title}: weights {gibibytes(one.weights)}, caches up to {gibibytes(one.cache)} "
         f"({one.cache_tokens:,} tokens for each of {', '.join(one.members)}), and {gibibytes(max(0, one.spare))} left"
     )
     yield from _table(
         [["tokens", "contexts that fit"], *([f"{n:,}", f"{of:,}"] for n, of in one.fits.items())]
     )
+
+
+def _where(one: Resident) -> str:
+    if one.place == "split":
+        return f"{one.device} in {one.parts} parts"
+    if one.place == "all":
+        return f"{one.device} on every rank"
+    return one.device if one.place == 0 else f"{one.device} on rank {one.place}"
 
 
 def _table(rows: Iterator[list[str]] | Sequence[list[str]]) -> list[str]:
@@ -110,6 +118,7 @@ def _model(one: Resident) -> dict[str, object]:
         "max_context": facts.max_length,
         "stored": facts.stored,
         "device": one.device,
+        "rank": one.place,
         "dtype": one.dtype,
         "weights_bytes": {dtype: facts.values.held_as(dtype) for dtype in DTYPES},
         "kv_dtype": one.kv_dtype,
@@ -120,6 +129,7 @@ def _model(one: Resident) -> dict[str, object]:
 def _capacity(one: Capacity) -> dict[str, object]:
     return {
         "name": one.device.name,
+        "rank": one.rank,
         "members": list(one.members),
         "free": one.device.free,
         "weights": one.weights,

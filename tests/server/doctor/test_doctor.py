@@ -128,6 +128,98 @@ def test_more_threads_than_cores_are_told(deployment: Deployment, threads: int |
     assert told.level == level
 
 
+def split(deployment: Deployment, processes: int = 2, **base: Any) -> Callable[[], Deployment]:
+    """A base in parts, ``helpful`` on every rank and ``harmless`` on the last."""
+    helpful, harmless = deployment.rewards
+    update = {
+        "base": deployment.base.model_copy(update={"tensor_parallel": processes, **base}),
+        "rewards": (
+            helpful.model_copy(update={"rank": "all"}),
+            harmless.model_copy(update={"rank": processes - 1}),
+        ),
+        "http": HttpSettings(port=0),
+    }
+    return lambda: deployment.model_copy(update=update)
+
+
+def test_of_a_split_base_every_process_is_told(deployment: Deployment) -> None:
+    machine = Machine(4, 4, (Device("cpu", "a CPU", 1 << 36, 1 << 35),))
+    whole = diagnose(lambda: deployment, lambda: machine).capacities[0]
+    found = diagnose(split(deployment), lambda: machine)
+    assert not found.problems
+    first, second = found.capacities
+    assert (first.rank, first.members) == (0, ("base", "helpful"))
+    assert (second.rank, second.members) == (1, ("base", "helpful", "harmless"))
+    base, helpful, _ = found.members
+    assert base.kv_bytes == base.facts.kv_values * 4 // 2
+    assert first.weights == base.facts.values.held_as("float32") // 2 + helpful.facts.values.held_as(
+        "float32"
+    )
+    assert first.weights < whole.weights
+    assert found.checks[-1].name == "memory of cpu", "both are on one"
+    told = as_text(found)
+    assert "float32, cpu in 2 parts" in told
+    assert "cpu, rank 1: weights" in told
+    (threads,) = [check for check in found.checks if check.name == "threads"]
+    assert threads.detail == "2 for a forward in each of 2 processes, on 4 cores"
+
+
+@pytest.mark.parametrize(
+    ("processes", "base", "graphics", "name", "said"),
+    [
+        (3, {}, 0, "model base", "4 attention heads cannot be divided among 3 processes"),
+        (2, {}, 1, "base.tensor_parallel", "CUDA_VISIBLE_DEVICES="),
+        (
+            2,
+            {"device": "cuda"},
+            1,
+            "base.tensor_parallel",
+            "2 processes take a GPU each, and this machine has 1",
+        ),
+    ],
+)
+def test_a_base_that_cannot_be_split_so_is_a_problem(
+    deployment: Deployment, processes: int, base: dict[str, Any], graphics: int, name: str, said: str
+) -> None:
+    gpus = (Device(f"cuda:{index}", "a GPU", 1 << 36, 1 << 36) for index in range(graphics))
+    machine = Machine(4, 4, (Device("cpu", "a CPU", 1 << 36, 1 << 35), *gpus))
+    found = {
+        one.name: one.detail
+        for one in diagnose(split(deployment, processes, **base), lambda: machine).problems
+    }
+    assert said in found[name]
+
+
+def test_each_process_has_the_gpu_of_its_rank(deployment: Deployment) -> None:
+    gpus = (Device(f"cuda:{index}", "a GPU", 1 << 36, 1 << 35) for index in range(2))
+    machine = Machine(4, 4, (Device("cpu", "a CPU", 1 << 36, 1 << 35), *gpus))
+    found = diagnose(split(deployment, device="cuda"), lambda: machine)
+    on = {(one.rank, one.device.name): one.members for one in found.capacities}
+    assert on[(0, "cuda:0")] == on[(1, "cuda:1")] == ("base",)
+    assert on[(1, "cpu")] == ("helpful", "harmless")
+
+
+def test_an_adapter_on_a_split_base_is_a_problem(
+    deployment: Deployment, make_adapter: Callable[..., Path]
+) -> None:
+    machine = Machine(4, 4, (Device("cpu", "a CPU", 1 << 36, 1 << 35),))
+    adapter = make_adapter(Path(deployment.base.model), "doctors-adapter", seed=3)
+    kind = deployment.rewards[0].model_copy(update={"model": str(adapter), "rank": 1})
+    base = deployment.base.model_copy(update={"tensor_parallel": 2})
+    update = {"base": base, "rewards": (kind,), "presets": {}, "http": HttpSettings(port=0)}
+    found = diagnose(lambda: deployment.model_copy(update=update), lambda: machine)
+    (problem,) = found.problems
+    assert "which is split over processes; adapters go on whole models: merge it" in problem.detail
+
+
+def test_processes_that_do_not_fit_on_one_cpu_are_a_problem(deployment: Deployment) -> None:
+    machine = Machine(4, 4, (Device("cpu", "a CPU", 1 << 36, 1 << 35),))
+    one = max(each.weights for each in diagnose(split(deployment), lambda: machine).capacities)
+    small = Machine(4, 4, (Device("cpu", "a CPU", 1 << 36, one + 1000),))
+    found = {check.name: check.detail for check in diagnose(split(deployment), lambda: small).problems}
+    assert found["memory of cpu"].startswith("2 processes take ")
+
+
 def test_the_text_has_every_model_and_the_verdict_last(deployment: Deployment) -> None:
     machine = Machine(2, 2, (Device("cpu", "a CPU", 1 << 34, 1 << 33),))
     free = deployment.model_copy(update={"http": HttpSettings(port=0)})
