@@ -1,6 +1,8 @@
 """A rank other than 0: it changes its caches as rank 0 does and runs its part of every forward."""
 
-from collections.abc import Mapping, Sequence
+import gc
+import weakref
+from collections.abc import Mapping, Sequence, Set
 from typing import NoReturn
 
 import torch
@@ -31,6 +33,10 @@ class Mirror:
             self._clear()
         elif note.op is Op.VACATE:
             self.member.runner.vacate(self.member.name)
+        elif note.op is Op.CLOSE:
+            if self.torn:
+                self._clear()
+            self.member.cache.close()
         elif not self.torn:
             self._change(note.op, note.arguments)
 
@@ -54,8 +60,6 @@ class Mirror:
                 cache.free(owner)
             case Op.TRIM, ():
                 cache.trim()
-            case Op.CLOSE, ():
-                cache.close()
             case _:
                 raise ValueError(f"nothing is known of {op!r} with {len(arguments)} arguments")
 
@@ -99,13 +103,18 @@ class Follower:
         if self._ranks.worst(status) == FINE:
             self._check(forward)
             self._run(forward, drawn)
-        for note in notes:
-            if note.op is Op.VACATE:
-                self._mirrors.pop(note.member, None)
+        self._forget({note.member for note in notes if note.op is Op.VACATE})
+
+    def _forget(self, numbers: Set[int]) -> None:
+        """Members that are gone: their weights go too."""
+        gone = [self._mirrors.pop(number) for number in numbers & self._mirrors.keys()]
+        models = [weakref.ref(mirror.member.loaded.model) for mirror in gone]
+        del gone
+        if any(model() is not None for model in models):
+            gc.collect()  # some hold themselves in cycles
 
     def _obey(self, notes: Sequence[Note]) -> int:
-        """How it went."""
-        status = FINE
+        """How it went: short of memory is also who was so before, and has not been told to clear its caches yet."""
         for note in notes:
             mirror = self._mirrors.get(note.member)
             if mirror is None:
@@ -116,8 +125,7 @@ class Follower:
                 if not is_out_of_memory(error):
                     raise
                 mirror.torn = True
-                status = OUT_OF_MEMORY
-        return status
+        return OUT_OF_MEMORY if any(mirror.torn for mirror in self._mirrors.values()) else FINE
 
     def _check(self, forward: Forward) -> None:
         """Caches that were changed alike are alike."""

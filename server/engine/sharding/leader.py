@@ -219,9 +219,9 @@ class LedRunner:
         lanes: Sequence[RunnerLane],
         *,
         together: bool,
-        all_led: Sequence[Led],
+        all_led: list[Led],
     ) -> None:
-        """``all_led``: those of every such runner; a message tells of what was done to all of them."""
+        """``all_led``: those of every such runner, shared by these; a message tells of what was done to all of them."""
         self.lanes = tuple(lanes)
         self._ranks = ranks
         self._journal = journal
@@ -251,12 +251,19 @@ class LedRunner:
         return self._gather(lanes, chunks, homes, own, drawn)
 
     def vacate(self, name: str) -> None:
-        """As :meth:`server.engine.runner.Runner.vacate`, on every rank that holds the member."""
+        """As :meth:`server.engine.runner.Runner.vacate`, on every rank that holds the member; at once, since it may be long until
+        the next forward.
+
+        Raises:
+            GroupBroken: the ranks cannot go on.
+        """
         led = self._led.pop(name)
+        self._all.remove(led)
         self.lanes = tuple(lane for lane in self.lanes if lane.name != name)
         if led.local is not None:
             led.local.runner.vacate(name)
         self._journal.note(Op.VACATE, led.number)
+        self._tell(Forward(0, ()), None)  # who is short of memory says so again with the next forward
 
     def _homes(self, name: str, chunks: Sequence[Chunk]) -> list[int]:
         cache = self._led[name].cache
@@ -277,16 +284,21 @@ class LedRunner:
             placed = tuple(zip(homes[lane.name], numbered, strict=True))
             parts.append(Part(led.number, led.cache.free_blocks, placed))
         rows = 0 if drawn is None else len(drawn)
-        with _others_wait("while the ranks agreed on a forward"):
-            self._ranks.tell(self._journal.close_with(Forward(rows, tuple(parts))))
-            if drawn is not None and rows:
-                drawn = self._ranks.share_drawn(drawn, rows)
-            worst = self._ranks.worst(FINE)
+        worst, drawn = self._tell(Forward(rows, tuple(parts)), drawn)
         if worst != FINE:
             for led in self._all:
                 led.cache.tear()
             raise torch.OutOfMemoryError("another rank ran out of memory for its caches")
         return drawn
+
+    def _tell(self, forward: Forward, drawn: torch.Tensor | None) -> tuple[int, torch.Tensor | None]:
+        """Say what was done and is to be run, with the tokens of the step before if there are any; how the others fared with the
+        first, and these tokens where the logits are exchanged."""
+        with _others_wait("while the ranks agreed on a forward"):
+            self._ranks.tell(self._journal.close_with(forward))
+            if drawn is not None and forward.drawn:
+                drawn = self._ranks.share_drawn(drawn, forward.drawn)
+            return self._ranks.worst(FINE), drawn
 
     def _run_together(
         self, own: Mapping[str, Sequence[Chunk]], drawn: torch.Tensor | None
