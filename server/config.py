@@ -26,6 +26,9 @@ from arm_models.errors import UserError
 MAX_WEIGHT = 100.0
 """Largest |α/β| a request or a deployment may ask for."""
 
+HANG_SECONDS = 120.0
+"""What a step of several processes may take where ``base.hang_seconds`` says nothing."""
+
 BASE_REFERENCE = ("reference", "base")
 """The base itself, whatever folder of that name there may be."""
 
@@ -90,15 +93,19 @@ class BaseSettings(MemberSettings):
     """The model that is guided; ``negative_prompt`` gives it a second context per request, with memory of its own.
 
     ``tensor_parallel``: processes that its weights are split over, each with a device of its own; 1 needs no other process.
+    ``hang_seconds``: what a step of several processes may take before they are thought to hang.
     """
 
     negative_prompt: Annotated[bool, Field(strict=True)] = False
     tensor_parallel: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+    hang_seconds: Timeout | None = None  # HANG_SECONDS
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.rank != 0:
             raise ValueError("rank is for other models; the base is split over tensor_parallel processes")
+        if self.tensor_parallel == 1 and self.hang_seconds is not None:
+            raise ValueError("hang_seconds is for a base that is split: tensor_parallel is 1")
         if self.tensor_parallel > 1 and self.dtype == "int8":
             raise ValueError("tensor_parallel: a base in int8 cannot be split; use float32 or bfloat16")
         if self.tensor_parallel > 1 and ":" in self.device:

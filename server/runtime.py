@@ -5,7 +5,9 @@ HTTP.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import TYPE_CHECKING, Protocol
 
 from arm_models.errors import UserError
@@ -135,11 +137,15 @@ Load = Callable[[Deployment, Callable[[str], None]], Runtime]
 
 
 def load_runtime(
-    deployment: Deployment, progress: Callable[[str], None], ranks: Ranks | None = None
+    deployment: Deployment,
+    progress: Callable[[str], None],
+    ranks: Ranks | None = None,
+    over: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Runtime:
     """Loads every model of ``deployment`` and builds the engine over them; takes seconds to minutes.
 
     ``ranks``: the processes that share the base, of which this is rank 0; the others :func:`load_follower` at the same time.
+    ``over``: see :class:`server.engine.EngineThread`.
 
     Raises:
         UserError: a model, template or limit cannot be used; names it.
@@ -160,7 +166,7 @@ def load_runtime(
         max_context=dict(engine.max_context),
         vocab_size=family.base.vocab_size,
         fingerprint=fingerprint(family),
-        make_engine=lambda on_outputs, on_death: EngineThread(engine, on_outputs, on_death),
+        make_engine=lambda on_outputs, on_death: EngineThread(engine, on_outputs, on_death, over),
         parts=parts(resident),
         join=Joining(family.base, config, tokens, resident[0].max_context),
     )
@@ -221,10 +227,36 @@ def _load(
     if deployment.threads is not None:
         torch.set_num_threads(deployment.threads)
     register_attention()
+    if ranks is not None:
+        _check_alike(deployment, roster, ranks)
     base, *others = sources(roster) if ranks is None else _share(sources(roster), roster, ranks)
     family = load_family(base, others, attention=ATTENTION, progress=progress)
     _check_objectives(roster, family)
     return family
+
+
+def _check_alike(deployment: Deployment, roster: Roster, ranks: Ranks) -> None:
+    """All processes mean the same, wherever the files are on their machines.
+
+    Raises:
+        UserError: names what they do not agree on, or a model that is not there.
+    """
+    from arm_models.loading.checkpoint import open_checkpoint
+
+    settings = {name: (own.device, own.dtype, own.rank) for name, own in roster.settings.items()}
+    versions = {name: metadata.version(name) for name in ("genarm", "torch", "transformers")}
+    ranks.check_alike(
+        {
+            "the deployment": f"{settings} {deployment.engine!r} {roster.negative}",
+            f"the versions of {', '.join(versions)}": str(versions),
+        }
+    )
+    ranks.check_alike(
+        {
+            f"the files of {source.name}": open_checkpoint(source.name, source.path).digest
+            for source in sources(roster)
+        }
+    )
 
 
 def _share(all_sources: Sequence[ModelSource], roster: Roster, ranks: Ranks) -> list[ModelSource]:

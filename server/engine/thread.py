@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from server.engine.engine import Engine
@@ -24,7 +25,8 @@ class EngineThread:
     """Runs an engine until it is stopped or a step raises. Every method may be called from any thread.
 
     ``on_outputs`` gets the outputs of a step, ``on_death`` the fault that ended the engine, after every response in flight
-    has got its one error through ``on_outputs``. Both are called in the engine's thread and must not block.
+    has got its one error through ``on_outputs``. Both are called in the engine's thread and must not block. ``over`` is
+    entered for as long as the engine does something, which has to come to an end.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class EngineThread:
         engine: Engine,
         on_outputs: Callable[[list[TokenOutput]], None],
         on_death: Callable[[BaseException], None],
+        over: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._engine = engine
+        self._over = over
         self._on_outputs = on_outputs
         self._on_death = on_death
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -115,7 +119,8 @@ class EngineThread:
     def _run(self) -> None:
         try:
             while self._obey():
-                outputs = self._engine.step()
+                with self._over():
+                    outputs = self._engine.step()
                 # First: who has read the tokens finds them counted.
                 self._stats = self._engine.stats()
                 self._emit(outputs)
@@ -145,7 +150,8 @@ class EngineThread:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            result = command()
+            with self._over():
+                result = command()
         except (KeyError, ValueError) as error:
             future.set_exception(error)
         except BaseException as error:

@@ -15,6 +15,7 @@ from server.group.seat import Seat
 from server.runtime import load_follower
 
 if TYPE_CHECKING:
+    from server.engine.sharding.lifeline import LastWords
     from server.engine.sharding.ranks import Ranks
 
 LOG = logging.getLogger("genarm")
@@ -32,13 +33,17 @@ def follow(deployment: Deployment, seat: Seat) -> int:
     Raises:
         UserError: the others cannot be met.
     """
-    ranks = seat.join(deployment.base.device)
+    ranks = seat.join(
+        deployment.base.device,
+        lambda lifeline: lifeline.watch(lambda _, words: _orphaned(seat, words), _dismissed),
+    )
     # Rank 0 hears signals for the group: a terminal's Ctrl-C, and torchrun's SIGTERM, come to all at once.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ranks.lifeline.watch(lambda _, __: _orphaned(seat), _dismissed)
     try:
-        load_follower(deployment, lambda _: None, ranks).run()
+        follower = load_follower(deployment, lambda _: None, ranks)
+        ranks.lifeline.loaded()
+        follower.run()
     except UserError as error:
         _say(ranks, str(error), user=True)
     except Exception as error:
@@ -64,6 +69,7 @@ def _dismissed() -> None:
     os._exit(0)
 
 
-def _orphaned(seat: Seat) -> None:
-    print(f"genarm: rank {seat.rank}: rank 0 is gone; the group ends", file=sys.stderr, flush=True)
+def _orphaned(seat: Seat, words: LastWords | None) -> None:
+    how = "rank 0 is gone" if words is None else f"rank 0: {words.message}"
+    print(f"genarm: rank {seat.rank}: {how}; the group ends", file=sys.stderr, flush=True)
     os._exit(1)

@@ -45,6 +45,9 @@ def reward(**fields: Any) -> list[dict[str, Any]]:
         ({"base": {"model": "b", "device": "tpu"}}, "base.device"),
         ({"base": {"model": "b", "dtype": "int4"}}, "base.dtype"),
         ({"base": {"model": "b", "tensor_parallel": 0}}, "base.tensor_parallel"),
+        ({"base": {"model": "b", "tensor_parallel": 65}}, "base.tensor_parallel"),
+        ({"base": {"model": "b", "tensor_parallel": 2, "hang_seconds": 0.0}}, "base.hang_seconds"),
+        ({"base": {"model": "b", "hang_seconds": 5.0}}, "base: hang_seconds is for a base that is split"),
         (
             {"base": {"model": "b", "tensor_parallel": 2, "dtype": "int8"}},
             "base: tensor_parallel: a base in int8",

@@ -6,6 +6,7 @@ chunks. A follower does the same to its own caches, in the same order, and runs 
 
 ranks.py     the processes of a group, and what they say to each other: rows of integers and of logits
 lifeline.py  who is still there
+watch.py     a step that does not come to its end
 journal.py   what was done to caches and what is to be run, as integers
 leader.py    rank 0's side: caches and forwards that others mirror
 follower.py  the other side

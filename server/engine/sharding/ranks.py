@@ -1,11 +1,14 @@
 """The processes of one group, and what they say to each other: rows of integers, rows of logits, nothing that is unpickled."""
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from arm_models.errors import UserError
@@ -13,6 +16,9 @@ from server.engine.sharding.lifeline import Lifeline
 
 FOREVER = timedelta(days=365)
 """An idle follower waits in a collective for the next request. Whether anybody is still there is the lifeline's business."""
+
+MEETING = timedelta(minutes=5)
+"""What may pass from the start of the first process to that of the last."""
 
 FIRST = 1024
 """Integers of a message's first piece; most messages have no second."""
@@ -36,22 +42,34 @@ class Ranks:
         self._control = control  # a group over gloo: integers, and logits that are on CPUs
 
     @classmethod
-    def join(cls, kind: str, *, rank: int, size: int, local_rank: int, host: str) -> "Ranks":
+    def join(
+        cls,
+        kind: str,
+        *,
+        rank: int,
+        size: int,
+        local_rank: int,
+        host: str,
+        watch: Callable[[Lifeline], None],
+        listening: int | None = None,
+    ) -> "Ranks":
         """Meet the others, for a base on devices of ``kind`` ("cpu" or "cuda"); waits until all are there.
 
         ``local_rank``: which of this machine's processes it is; ``host``: where rank 0 is reached. torch finds the others by the
-        variables that torchrun sets.
+        variables that torchrun sets; ``listening``: on rank 0, a socket's number at which they come, where there is one already.
+        ``watch`` begins to look who is still there, as soon as that can be done.
 
         Raises:
             UserError: the devices are not those that transformers would split a model over, or the others cannot be met.
         """
         device = _own_device(kind, rank, local_rank)
         try:
-            store, _, _ = next(rendezvous("env://"))
+            store = _store(size, listening)
             lifeline = Lifeline(store, rank, size, host)
+            watch(lifeline)
             dist.init_process_group(
                 "gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl",
-                store=dist.PrefixStore("genarm", store),
+                store=PrefixStore("genarm", store),
                 rank=rank,
                 world_size=size,
                 timeout=FOREVER,
@@ -101,6 +119,18 @@ class Ranks:
         result: list[int] = told.tolist()
         return result
 
+    def check_alike(self, said: Mapping[str, str]) -> None:
+        """All have to say as many things, of the same names, which have to be the same.
+
+        Raises:
+            UserError: names the first that is not.
+        """
+        hashes = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") for text in said.values()]
+        told = self.least([*hashes, *(-number for number in hashes)])
+        for name, least, most in zip(said, told, told[len(hashes) :], strict=False):
+            if least != -most:
+                raise UserError(f"{name}: not the same in all {self.size} processes")
+
     def share_drawn(self, drawn: torch.Tensor | None, rows: int) -> torch.Tensor:
         """Rank 0's ``drawn`` [rows] int64, on every rank's :attr:`device`."""
         if drawn is None:
@@ -133,6 +163,15 @@ class Ranks:
     def _exchange(self) -> Any:
         """The group that moves tensors of :attr:`device`."""
         return self._control if self.device.type == "cpu" else dist.group.WORLD
+
+
+def _store(size: int, listening: int | None) -> Any:
+    """Where the processes leave each other word. Raises what torch does where they do not all come."""
+    if listening is None:
+        store, _, _ = next(rendezvous("env://", timeout=MEETING))
+        return store
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(address, port, size, is_master=True, timeout=MEETING, master_listen_fd=listening)
 
 
 def _own_device(kind: str, rank: int, local_rank: int) -> torch.device:

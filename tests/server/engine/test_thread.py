@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -166,6 +167,35 @@ def test_a_step_that_raises_fails_everyone_in_flight_once(
     with pytest.raises(EngineDead):
         thread.add(request("c")).result(timeout=60)
     assert thread.stop(timeout=60)
+
+
+def test_what_has_to_end_is_what_it_does_and_not_its_waiting(engine: Engine, listener: Listener) -> None:
+    within: list[int] = []
+    steps = 0
+    step = engine.step
+
+    @contextmanager
+    def over() -> Iterator[None]:
+        within.append(1)
+        yield
+        within.append(-1)
+
+    def watched() -> list[TokenOutput]:
+        nonlocal steps
+        steps += 1
+        assert sum(within) == 1
+        return step()
+
+    engine.step = watched  # type: ignore[method-assign]
+    thread = EngineThread(engine, listener.on_outputs, listener.on_death, over)
+    thread.start()
+    thread.add(request("a")).result(timeout=60)
+    listener.wait(lambda: listener.ended("a"))
+    thread.release(["a"]).result(timeout=60)
+    assert thread.stop(timeout=60)
+    assert not listener.faults
+    assert sum(within) == 0
+    assert within.count(1) == steps + 2, "each step and each command"
 
 
 def test_stopping_ends_what_is_in_flight_with_an_error(engine: Engine, listener: Listener) -> None:

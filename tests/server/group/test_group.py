@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from tests.faults.streams import BODY, Stream
+from tests.process import Process
 from tests.server.group.conftest import ROOT, Group, gone, run
 
 Start = Callable[..., Group]
@@ -33,7 +35,7 @@ def test_it_answers_and_a_sigterm_lets_what_runs_end_well(start: Start) -> None:
     pids = list(group.pids().values())
     assert len(pids) == 2
     assert answer(group.url) == answer(group.url) != ""
-    stream = Stream(group.url, "", max_tokens=120).began()
+    stream = Stream(group.url, "any", max_tokens=120).began()
     group.signal(signal.SIGTERM)
     events = stream.whole()
     assert events[-1] == "[DONE]"
@@ -89,7 +91,7 @@ def test_when_a_rank_is_killed_while_nothing_runs_all_end_within_seconds(start: 
 @pytest.mark.slow
 def test_when_a_rank_is_killed_in_the_middle_of_a_step_its_streams_end_with_one_error(start: Start) -> None:
     group = start().wait_until_ready()
-    streams = [Stream(group.url, "", max_tokens=220, seed=seed).began() for seed in range(4)]
+    streams = [Stream(group.url, "any", max_tokens=220, seed=seed).began() for seed in range(4)]
     pids = list(group.pids().values())
     began = time.monotonic()
     group.kill_rank(1)
@@ -103,6 +105,125 @@ def test_when_a_rank_is_killed_in_the_middle_of_a_step_its_streams_end_with_one_
     assert group.process.returncode == 1
     assert gone(pids)
     assert "genarm: rank 1 is gone; the group ends\n" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_stopped_ends_the_group_too(start: Start, rank: int) -> None:
+    group = start().wait_until_ready()
+    stream = Stream(group.url, "any", max_tokens=220, seed=1).began()
+    pids = group.pids()
+    began = time.monotonic()
+    os.kill(pids[rank], signal.SIGSTOP)
+    if rank == 1:
+        events = stream.whole()
+        assert time.monotonic() - began < 10
+        assert json.loads(events[-1])["error"]["code"] == "engine_dead"
+    printed = group.rest()
+    assert time.monotonic() - began < 20
+    assert f"rank {rank}: nothing has been heard of it for 8 s; the group ends\n" in printed
+    assert group.process.returncode == 1
+    assert gone(list(pids.values()))
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_stopped_for_a_moment_is_waited_for(start: Start) -> None:
+    group = start().wait_until_ready()
+    expected = answer(group.url)
+    stream = Stream(group.url, "any", max_tokens=60).began()
+    pid = group.pid_of(1)
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.kill(pid, signal.SIGCONT)
+    assert stream.whole()[-1] == "[DONE]"
+    assert answer(group.url) == expected
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_in_a_forward_ends_the_group(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = tmp_path / "hasty.yaml"
+    declared.write_text(
+        config.read_text().replace("tensor_parallel: 2", "tensor_parallel: 2, hang_seconds: 2.0")
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in (("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(port))):
+        monkeypatch.setenv(name, value)
+    module = "tests.server.engine.sharding.short"
+    monkeypatch.setenv("RANK", "1")
+    follower = subprocess.Popen(
+        [sys.executable, "-m", module, "serve", "--config", str(declared)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lead = None
+    try:
+        monkeypatch.setenv("RANK", "0")
+        lead = Process(declared, module=(module,)).wait_until_ready()
+        assert answer(lead.url) != ""
+        stream = Stream(lead.url, "any", max_tokens=220).began()
+        began = time.monotonic()
+        follower.send_signal(signal.SIGHUP)
+        events = stream.whole()
+        assert time.monotonic() - began < 10
+        assert json.loads(events[-1])["error"]["code"] == "engine_dead"
+        printed = lead.rest()
+        assert "genarm: a process hangs: no end of a step in 2 s; the group ends\n" in printed
+        assert lead.process.returncode == 1
+        assert follower.wait(10) == 0, "it is dismissed, wherever it hangs"
+    finally:
+        follower.kill()
+        follower.communicate()
+        if lead is not None:
+            lead.kill()
+
+
+@pytest.mark.slow
+def test_processes_that_mean_different_things_do_not_begin(
+    config: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.yaml"
+    base = make_checkpoint("llama", "other-base", seed=9, layers=8)
+    lines = config.read_text().splitlines()
+    told: list[str] = []
+    for changed in (
+        [
+            line.replace(line.split("model: ")[1].split(",")[0], str(base))
+            if line.startswith("base")
+            else line
+            for line in lines
+        ],
+        [*lines, "engine: {prefill_chunk: 64}"],
+    ):
+        other.write_text("\n".join(changed))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "server.cli", "serve", "--config", str(own), "--port", "0"],
+                env={**os.environ, **place, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank, own in enumerate((config, other))
+        ]
+        try:
+            told.append(processes[0].communicate(timeout=60)[1])
+            assert processes[0].returncode == 2, told[-1]
+            assert processes[1].wait(15) in (0, 1)
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+    assert "the files of base: not the same in all 2 processes\n" in told[0]
+    assert "the deployment: not the same in all 2 processes\n" in told[1]
+    assert all("Traceback" not in one for one in told)
 
 
 @pytest.mark.slow
@@ -129,7 +250,7 @@ def test_a_signal_while_models_load_ends_all(start: Start) -> None:
 def test_a_second_signal_ends_at_once(start: Start) -> None:
     group = start().wait_until_ready()
     pids = list(group.pids().values())
-    Stream(group.url, "", max_tokens=220).began()
+    Stream(group.url, "any", max_tokens=220).began()
     group.signal(signal.SIGTERM)
     time.sleep(0.3)
     began = time.monotonic()

@@ -8,13 +8,14 @@ import pytest
 
 from arm_models.errors import UserError
 from server import serve_command
-from server.group.seat import Seat
+from server.group.seat import LISTENING, Seat
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "10.0.0.7"}
 
 
 def test_torchruns_variables_say_it() -> None:
     assert Seat.of(2, TORCHRUN) == Seat(1, 2, 1, "10.0.0.7")
+    assert Seat.of(2, {**TORCHRUN, LISTENING: "5"}) == Seat(1, 2, 1, "10.0.0.7", 5)
 
 
 @pytest.mark.parametrize(

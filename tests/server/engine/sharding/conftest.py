@@ -79,7 +79,7 @@ def shared_models(make_checkpoint: Callable[..., Path]) -> dict[str, Any]:
         "model": "tiny",
         "threads": 1,
         "base": {
-            "model": str(make_checkpoint("llama", "split-base", seed=1)),
+            "model": str(make_checkpoint("llama", "split-base", seed=1, intermediate_size=65)),
             "tensor_parallel": 2,
             "negative_prompt": True,
         },
@@ -134,7 +134,7 @@ def make_pair(shared_models: dict[str, Any], tmp_path_factory: pytest.TempPathFa
                 patch.setenv(name, value)
             seat = Seat.of(2)
             assert seat is not None
-            ranks = seat.join("cpu")
+            ranks = seat.join("cpu", lambda lifeline: lifeline.watch(lambda *_: None))
             _, members = load_members(_read(declared), lambda _: None, ranks)
         _, alone = load_members(_alone(declared), lambda _: None)
         folders = {one.get("name", "base"): one["model"] for one in (declared["base"], *declared["rewards"])}

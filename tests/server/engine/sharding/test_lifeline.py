@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 import pytest
 
+from server.engine.sharding import lifeline
 from server.engine.sharding.lifeline import LastWords, Lifeline
 
 HOST = "127.0.0.1"
@@ -97,6 +98,54 @@ def test_who_is_dismissed_is_told_and_its_end_is_none(lines: Lines) -> None:
     close(lines[0])
     time.sleep(0.1)
     assert minded == []
+
+
+def test_who_is_silent_has_ended_and_who_only_waits_has_not(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifeline, "BEAT", 0.05)
+    monkeypatch.setattr(lifeline, "WHILE_SERVING", 6)
+    ended: SimpleQueue[tuple[int, LastWords | None]] = SimpleQueue()
+    for line in lines:
+        for connection in line._peers.values():
+            connection.settimeout(0.05)
+        line.watch(lambda rank, words: ended.put((rank, words)))
+    time.sleep(0.6)
+    assert ended.empty()
+    lines[2]._leaving.set()  # says nothing any more, and its connection stands: as one that is stopped
+    time.sleep(0.6)
+    assert ended.empty(), "while models load there is more patience"
+    lines[0].loaded()
+    rank, words = ended.get(timeout=5)
+    assert rank == 2
+    assert words is not None
+    assert not words.user
+    assert words.message.startswith("nothing has been heard of it for")
+    time.sleep(0.3)
+    assert ended.empty(), "rank 1 is there"
+
+
+def test_who_says_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifeline, "HELLO", 0.2)
+    store, made = Store(), dict[int, Lifeline]()
+    hub = threading.Thread(target=lambda: made.update({0: Lifeline(store, 0, 2, HOST)}))
+    hub.start()
+    port = int(store.told.result(10).split()[0])
+    with socket.create_connection((HOST, port)):
+        made[1] = Lifeline(store, 1, 2, HOST)
+        hub.join(10)
+    assert set(made[0]._peers) == {1}
+    for line in made.values():
+        close(line)
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("10.1.2.3", False), ("first", False)],
+)
+def test_one_machines_processes_meet_on_loopback(host: str, own: bool) -> None:
+    with lifeline._listening(host, 2) as listening:
+        assert (listening.getsockname()[0] in ("127.0.0.1", "::1")) is own
 
 
 def test_a_stranger_takes_nobodys_place() -> None:
