@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from server.simulation.measured import Measured
     from server.simulation.traffic import TrafficSettings
 
+MOST_REPLICAS = 100_000
+
 KV_TOKENS = 1024
 """Tokens of cache for each place, where nothing else is asked for."""
 
@@ -78,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         return parts[args.part](args)
     except ValueError as error:  # a limit, a length or a number of the command line
         raise UserError(f"simulate {args.part}: {error}") from None
+    except OSError as error:  # a file or a folder
+        raise UserError(f"simulate {args.part}: {error.filename or ''} {error.strerror or error}") from None
 
 
 def measure(args: argparse.Namespace) -> int:
@@ -265,7 +269,7 @@ def _findings(folder: Path, costs: Path | None, price: float | None) -> Findings
 
     file = folder / MEASURED
     measured = _with_costs(read_measured(file), costs) if file.exists() else None
-    validation, swept = (_json(folder / name) for name in (VALIDATION, SWEEP))
+    validation, swept = _kept(folder / VALIDATION, "cases", list), _kept(folder / SWEEP, "cells", dict)
     commands = {MEASURED: None if measured is None else measured.about, VALIDATION: validation, SWEEP: swept}
     return Findings(
         measured,
@@ -274,6 +278,14 @@ def _findings(folder: Path, costs: Path | None, price: float | None) -> Findings
         price=price,
         commands={name: str((about or {}).get("command", "")) for name, about in commands.items()},
     )
+
+
+def _kept(path: Path, part: str, kind: type) -> dict[str, Any] | None:
+    """A file of ours, which has this part; None where there is none. Raises ``UserError``."""
+    found = _json(path)
+    if found is not None and not isinstance(found.get(part), kind):
+        raise UserError(f"{path}: has no {part}; `genarm simulate` did not write it")
+    return found
 
 
 def _check_price(option: str, price: float | None) -> None:
@@ -393,6 +405,8 @@ def _check_cells(cells: Any) -> None:
     for cell in cells:
         if cell.policy not in POLICIES:
             raise UserError(f"--policies: there is no {cell.policy!r}; there are {', '.join(POLICIES)}")
+        if cell.replicas > MOST_REPLICAS:
+            raise UserError(f"--replicas: at most {MOST_REPLICAS:,}, not {cell.replicas:,}")
         if cell.replicas < 1 or not 0 <= cell.guided <= 1 or not 0 < cell.load < float("inf"):
             raise UserError(f"{cell.name}: replicas must be at least 1, guided in [0, 1], load above 0")
 

@@ -3,6 +3,7 @@ command it would be."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from arm_models.whole_file import write_whole
-from server.simulation.bottleneck import Central
+from server.simulation.bottleneck import Central, Resource
 from server.simulation.measured import Measured, Work
 from server.simulation.pictures import bottleneck_picture, fit_picture, load_picture, scale_picture
 from server.simulation.report import (
@@ -171,7 +172,7 @@ def _bottlenecks(findings: Findings) -> str:
     unknown = [resource.name for resource in found if resource.use is None]
     lines = [
         f"Under policy {cell['policy']}, guided {cell['guided']:g}, load {cell['load']:g}, of what was measured the "
-        f"fullest is: {said}.",
+        f"fullest is: {said}. {_first_full(found)}",
         "",
         bottleneck_table(found, COUNTS),
     ]
@@ -185,10 +186,10 @@ def _assumed(findings: Findings) -> str:
     found = findings.assumed
     if found is None or found.measured is None:
         return "*Nothing is assumed here:* `--assumed` was not given."
-    errors = found.measured.errors()
+    errors, machine = found.measured.errors(), str(found.measured.about["machine"])
     return "\n".join(
         [
-            f"{str(found.measured.about['machine']).capitalize()}. {_made(found, 'measured.json')}",
+            f"{machine[0].upper()}{machine[1:]}. {_made(found, 'measured.json')}",
             f"Microseconds, which the sum's form follows within {percent(errors.p95)} (95th percentile):",
             "",
             costs_table(found.measured),
@@ -198,6 +199,17 @@ def _assumed(findings: Findings) -> str:
             _bottlenecks(replace(found, central=findings.central)),
         ]
     )
+
+
+def _first_full(found: Sequence[Resource]) -> str:
+    """What more replicas fill first."""
+    full = [(most, resource.name) for resource in found if (most := resource.most()) is not None]
+    most, name = min(full)
+    if not most:
+        return f"With one replica {name} is full already."
+    if math.isinf(most):
+        return "More replicas fill nothing of it."
+    return f"The first to be full as replicas are added is {name}: {most:,.0f} are the most that it has room for."
 
 
 def _made(findings: Findings, file: str) -> str:

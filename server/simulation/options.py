@@ -260,7 +260,6 @@ def command_line(name: str, args: argparse.Namespace, leave_out: Collection[str]
         if value is True:
             words.append(flag)
         else:
-            words += [
-                word for one in (value if isinstance(value, list) else [value]) for word in (flag, str(one))
-            ]
+            for one in value if isinstance(value, list) else [value]:
+                words += [flag, f"{one:.12g}" if isinstance(one, float) else str(one)]
     return shlex.join(words)

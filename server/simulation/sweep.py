@@ -135,7 +135,7 @@ class Results:
 
     Args:
         about: what they depend on; a file with anything else is not gone on from.
-        command: the line that makes them.
+        command: the line that makes them; those of a file that is gone on from come before it.
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, Any], command: str = "") -> None:
@@ -154,13 +154,15 @@ class Results:
             return
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
-            about, cells = kept["about"], dict(kept["cells"])
+            about, cells, command = kept["about"], dict(kept["cells"]), str(kept["command"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"--resume: {self._path} is no file that genarm simulate wrote") from None
         if about != self._about:
             differ = ", ".join(key for key in self._about if about.get(key) != self._about[key])
             raise UserError(f"--resume: {self._path} was made with another {differ or 'command'}")
         self.cells = cells
+        is_known = self._command in command.split(" && ")
+        self._command = command if is_known else f"{command} && {self._command}"
 
     def add(self, cell: Cell, capacity: Capacity, outcome: Outcome) -> None:
         """Keep what a cell came to."""

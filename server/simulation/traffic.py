@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from server.simulation.lengths import Lengths
 from server.simulation.request import Prompt, Request
 
+MOST_REWARDS = 12
+"""Every set of them is a group of users."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrafficSettings:
@@ -45,6 +48,8 @@ class TrafficSettings:
             raise ValueError(f"guided must be in [0, 1], not {self.guided}")
         if self.systems < 1 or self.system_tokens < 0 or self.rewards < 0:
             raise ValueError("systems must be at least 1, system_tokens and rewards at least 0")
+        if self.rewards > MOST_REWARDS:
+            raise ValueError(f"rewards must be at most {MOST_REWARDS}, not {self.rewards}")
         if self.guided and not self.rewards:
             raise ValueError("guided traffic needs rewards")
         if self.burst < 1 or not self.period > 0:

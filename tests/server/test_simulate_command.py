@@ -102,6 +102,7 @@ def test_the_same_seed_is_the_same_table(measured: Path, capsys: pytest.CaptureF
         (["--policies", "best"], "there is no 'best'"),
         (["--replicas", "x"], "--replicas"),
         (["--replicas", "0"], "at least 1"),
+        (["--replicas", "1000000"], "at most 100,000"),
         (["--guided", "2"], "guided in [0, 1]"),
         (["--loads", "0"], "load above 0"),
         (["--requests", "0"], "--requests"),
@@ -149,6 +150,16 @@ def test_costs_are_checked(
 
 
 @pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(("name", "text"), [("sweep.json", '{"cells": 3}'), ("validation.json", "{}")])
+def test_files_of_somebody_else_are_refused(
+    tmp_path: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert main(["simulate", "document", "--work", str(tmp_path), "--docs", str(tmp_path)]) == 2
+    assert name in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("measured")
 def test_a_document_of_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     docs = tmp_path / "docs"
     command = ["simulate", "document", "--work", str(tmp_path), "--docs", str(docs)]
@@ -157,6 +168,7 @@ def test_a_document_of_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert str(docs / "scale.md") in capsys.readouterr().out
     assert main([*command, "--gateways", "0"]) == 2
     assert main([*command, "--scrape-interval", "nan"]) == 2
+    assert main([*command[:-1], "/proc/docs"]) == 2
 
 
 CHIP = [

@@ -67,6 +67,7 @@ def test_with_everything_it_has_tables_and_pictures(
     assert "Not measured yet" not in text
     assert "Not measured, and so not compared: proxy, gateways, registry" in text
     assert "`genarm simulate measure`:" in text
+    assert "The first to be full as replicas are added is metrics scrape" in text
     assert costs_table(measured) in text
     assert sweep_table(cells, 2.0) in text
     assert len(pictures) == 4

@@ -67,11 +67,18 @@ def test_a_stopped_sweep_goes_on(tmp_path: Path, make_measured: Callable[..., Me
     simulations = Simulations(make_measured(), plan(*cells, requests=40))
     results = Results(path, about, "genarm simulate sweep")
     results.add(cells[0], Capacity(1.0, 2.0), simulations.run(cells[0]))
-    again = Results(path, about)
+    again = Results(path, about, "genarm simulate sweep --guided 1")
     again.resume()
     assert again.cells == results.cells
     assert cells[1].name not in again.cells
     assert json.loads(path.read_text())["command"] == "genarm simulate sweep"
+    again.add(cells[1], Capacity(1.0, 2.0), simulations.run(cells[1]))
+    both = "genarm simulate sweep && genarm simulate sweep --guided 1"
+    assert json.loads(path.read_text())["command"] == both
+    once = Results(path, about, "genarm simulate sweep")
+    once.resume()
+    once.add(cells[0], Capacity(1.0, 2.0), simulations.run(cells[0]))
+    assert json.loads(path.read_text())["command"] == both
     with pytest.raises(UserError, match="another measured"):
         Results(path, about | {"measured": "b"}).resume()
 

@@ -97,6 +97,7 @@ def test_a_crowd_has_the_same_users() -> None:
         {"period": 0.0},
         {"turns": "none"},
         {"longest": 200},
+        {"rewards": 13},
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
