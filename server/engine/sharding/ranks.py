@@ -171,7 +171,9 @@ def _store(size: int, listening: int | None) -> Any:
         store, _, _ = next(rendezvous("env://", timeout=MEETING))
         return store
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(address, port, size, is_master=True, timeout=MEETING, master_listen_fd=listening)
+    return dist.TCPStore(  # type: ignore[attr-defined]  # public, but not marked as exported
+        address, port, size, is_master=True, timeout=MEETING, master_listen_fd=listening
+    )
 
 
 def _own_device(kind: str, rank: int, local_rank: int) -> torch.device:

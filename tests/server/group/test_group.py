@@ -30,6 +30,7 @@ def answer(url: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_it_answers_and_a_sigterm_lets_what_runs_end_well(start: Start) -> None:
     group = start().wait_until_ready()
     pids = list(group.pids().values())
