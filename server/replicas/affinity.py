@@ -112,7 +112,7 @@ def _text(content: object) -> str:
         return content
     if not isinstance(content, list):
         return ""
-    return "".join(
+    return "\n".join(  # as the app does
         part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
     )
 

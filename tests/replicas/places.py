@@ -29,9 +29,10 @@ class Places:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             timeout=120,
         )
+        assert done.returncode == 0, done.stdout + done.stderr
         self._tickets = Tickets(bytes.fromhex(done.stdout.split()[-1]))
 
     def of(self, id: str) -> str:

@@ -134,14 +134,14 @@ def test_an_answer_is_the_same_on_each_replica(cluster: Cluster) -> None:
 
 
 def test_content_in_parts_is_the_same_text_to_all(cluster: Cluster) -> None:
-    parts = [{"type": "text", "text": "the kettle "}, {"type": "text", "text": "is hot"}]
+    parts = [{"type": "text", "text": "the kettle"}, {"type": "text", "text": "is hot"}]
     with cluster.client() as client:
         answers = [
             client.post(
                 "/v1/chat/completions",
                 json=chat(messages=[{"role": "user", "content": content}], max_tokens=8),
             )
-            for content in (parts, "the kettle is hot")
+            for content in (parts, "the kettle\nis hot")
         ]
         assert answers[0].json()["choices"] == answers[1].raise_for_status().json()["choices"]
         for wrong in ([], [{"type": "image_url", "image_url": {"url": "x"}}], [3], {"text": "a"}):

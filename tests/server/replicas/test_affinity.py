@@ -68,8 +68,8 @@ def test_the_same_text_of_another_api_key_has_another_key() -> None:
 
 
 def test_content_in_parts_is_the_same_text() -> None:
-    parts = [{"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}]
-    assert key(messages=parts) == key(messages=[{"role": "user", "content": "a b"}])
+    parts = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
+    assert key(messages=parts) == key(messages=[{"role": "user", "content": "a\nb"}])
 
 
 def test_text_does_not_move_from_one_message_to_the_next() -> None:
