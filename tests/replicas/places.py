@@ -25,7 +25,8 @@ class Places:
         self.cluster = cluster
         done = subprocess.run(
             [sys.executable, "-c", READING, cluster.address],
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            # The Ray of this machine wants its token, which lies where Ray looks for one.
+            env={"RAY_AUTH_MODE": "token", **os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -79,7 +79,7 @@ def _deploy(asked: dict[str, Any], folder: Path, dashboard: str) -> None:
     command = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()"]
     done = subprocess.run(
         [*command, "deploy", str(path), "--address", dashboard],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={"RAY_AUTH_MODE": "token", **os.environ, "PYTHONPATH": str(ROOT)},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -89,7 +89,8 @@ def _deploy(asked: dict[str, Any], folder: Path, dashboard: str) -> None:
 
 
 def _status(dashboard: str) -> dict[str, Any]:
-    answer = httpx.get(f"{dashboard}/api/serve/applications/", timeout=30).raise_for_status()
+    headers = {"authorization": f"Bearer {(Path.home() / '.ray' / 'auth_token').read_text()}"}
+    answer = httpx.get(f"{dashboard}/api/serve/applications/", headers=headers, timeout=30).raise_for_status()
     found: dict[str, Any] = answer.json()["applications"]["genarm"]
     return found
 

@@ -144,7 +144,7 @@ def test_content_in_parts_is_the_same_text_to_all(cluster: Cluster) -> None:
             for content in (parts, "the kettle\nis hot")
         ]
         assert answers[0].json()["choices"] == answers[1].raise_for_status().json()["choices"]
-        for wrong in ([], [{"type": "image_url", "image_url": {"url": "x"}}], [3], {"text": "a"}):
+        for wrong in ([{"type": "image_url", "image_url": {"url": "x"}}], [3], {"text": "a"}):
             body = chat(messages=[{"role": "user", "content": wrong}])
             refused = client.post("/v1/chat/completions", json=body)
             assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
