@@ -153,7 +153,7 @@ def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | No
     try:
         ray.init(address=address or "local", include_dashboard=False if address is None else None)
     except (ConnectionError, ValueError) as error:
-        raise UserError(f"--address {address}: {' '.join(str(error).split())}") from None
+        raise UserError(f"--address {address}: {_refusal(error)}") from None
     try:
         if address is None:
             for number in (signal.SIGINT, signal.SIGTERM):  # behind init, which has handlers of its own
@@ -209,6 +209,17 @@ def _stay(drain_seconds: float) -> int:
 def _interrupt(*_: object) -> None:
     """Nobody is served yet: there is nothing to end in order."""
     raise KeyboardInterrupt
+
+
+def _refusal(error: BaseException) -> str:
+    """Why a cluster cannot be reached, in one line."""
+    causes, one = list[str](), error.__cause__
+    while one is not None:
+        causes.append(str(one))
+        one = one.__cause__ or one.__context__
+    if any("InvalidAuthToken" in cause for cause in causes):
+        return "the cluster wants its token: set RAY_AUTH_MODE=token, where ~/.ray/auth_token or RAY_AUTH_TOKEN holds it"
+    return " ".join(str(error).split())
 
 
 def _reason(error: RuntimeError) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ READY_SECONDS = 400
 REPLICA = b"ray::ServeReplica:genarm:replica"
 GATEWAY = b"ray::ServeReplica:genarm:gateway"
 REGISTRY = b"ray::ServeReplica:genarm:registry"
+TOKEN = secrets.token_hex(32)
 
 
 class Service:
@@ -148,11 +150,17 @@ def start(module: str, *arguments: str, **streams: int) -> "subprocess.Popen[str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"},
+        env=environment(),
         cwd=ROOT,
         start_new_session=True,
         **streams,
     )
+
+
+def environment() -> dict[str, str]:
+    """Of every process here. Ray wants a token of who comes to a cluster that is there, and brings one only when told to."""
+    own = {"OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    return {**os.environ, **own, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
 
 def messages(text: str) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Where answers were made: what only the cluster can read of their ids."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from server.replicas.ticket import Tickets
-from tests.replicas.cluster import ROOT, Cluster, chat
+from tests.replicas.cluster import ROOT, Cluster, chat, environment
 
 READING = """
 import sys, ray
@@ -25,8 +24,7 @@ class Places:
         self.cluster = cluster
         done = subprocess.run(
             [sys.executable, "-c", READING, cluster.address],
-            # The Ray of this machine wants its token, which lies where Ray looks for one.
-            env={"RAY_AUTH_MODE": "token", **os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            env=environment(),
             cwd=ROOT,
             capture_output=True,
             text=True,

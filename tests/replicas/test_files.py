@@ -1,6 +1,5 @@
 """``serve deploy`` with the file of deploy/ray: what it declares is served, and one that is wrong says so and ends nothing."""
 
-import os
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from server.replicas.environment import ENVIRONMENT
 from tests.clients.conftest import KEY
-from tests.replicas.cluster import ROOT, Service, chat, free_port, start
+from tests.replicas.cluster import ROOT, TOKEN, Service, chat, environment, free_port, start
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -79,7 +78,7 @@ def _deploy(asked: dict[str, Any], folder: Path, dashboard: str) -> None:
     command = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()"]
     done = subprocess.run(
         [*command, "deploy", str(path), "--address", dashboard],
-        env={"RAY_AUTH_MODE": "token", **os.environ, "PYTHONPATH": str(ROOT)},
+        env={**environment(), "PYTHONPATH": str(ROOT)},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -89,7 +88,7 @@ def _deploy(asked: dict[str, Any], folder: Path, dashboard: str) -> None:
 
 
 def _status(dashboard: str) -> dict[str, Any]:
-    headers = {"authorization": f"Bearer {(Path.home() / '.ray' / 'auth_token').read_text()}"}
+    headers = {"authorization": f"Bearer {TOKEN}"}
     answer = httpx.get(f"{dashboard}/api/serve/applications/", headers=headers, timeout=30).raise_for_status()
     found: dict[str, Any] = answer.json()["applications"]["genarm"]
     return found

@@ -119,3 +119,10 @@ def test_a_later_version_listens_where_the_first_one_does(
     deploy_command._check_address(http, "127.0.0.1", 8000)
     with pytest.raises(deploy_command.UserError, match=f"{said} is .* listens on {host}:{port}"):
         deploy_command._check_address(http, host, port)
+
+
+def test_a_cluster_that_wants_its_token_says_how_to_bring_it() -> None:
+    refused = ConnectionError("Failed to connect to Ray cluster at h:1")
+    assert deploy_command._refusal(refused) == "Failed to connect to Ray cluster at h:1"
+    refused.__cause__ = RuntimeError("Failed:\n RPC error: InvalidAuthToken: Authentication token is missing")
+    assert "RAY_AUTH_MODE=token" in deploy_command._refusal(refused)
