@@ -28,6 +28,7 @@ from server.replicas.calls import ServeReplicas
 from server.replicas.crowd import Crowds
 from server.replicas.gateway import Gateway
 from server.replicas.registry import Registry
+from server.replicas.rendezvous import slack
 from server.replicas.replica import Replica
 from server.replicas.secret import cluster_secret
 from server.replicas.settings import ReplicaSettings, check_carried, read_settings
@@ -136,7 +137,10 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
         max_surge_percent=settings.surge_percent,
         request_router_config=RequestRouterConfig(
             request_router_class="server.replicas.router.AffinityRouter",
-            request_router_kwargs={"full": deployment.engine.max_sequences},
+            request_router_kwargs={
+                "full": deployment.engine.max_sequences,
+                "more": slack(deployment.engine.max_sequences, settings.gateways),
+            },
         ),
         **common,
     )

@@ -18,13 +18,25 @@ SLACK = 16
 LEAST_SLACK = 2
 """Where little is under way, steps take as long for one more, and only the cache counts."""
 
+SHARED_SLACK = 2
+"""The same where there are several gateways: none knows where another one sent a key instead, and looks for it where its hash
+says. With ``SLACK`` a twentieth of the turns of 64 conversations at once would be where nothing of them is kept.
+"""
+
+
+def slack(full: int, gateways: int) -> int:
+    """How many requests over the mean are much more, for ``order``."""
+    return max(LEAST_SLACK, full // (SLACK if gateways == 1 else SHARED_SLACK))
+
 
 def ranked(key: str, replicas: Iterable[str]) -> list[str]:
     """The replicas as the key prefers them, the best first."""
     return sorted(replicas, key=lambda replica: _weight(key, replica), reverse=True)
 
 
-def order(key: str, loads: Mapping[str, int], full: int, home: str | None = None) -> list[str]:
+def order(
+    key: str, loads: Mapping[str, int], full: int, home: str | None = None, more: int | None = None
+) -> list[str]:
     """The replicas in the order in which a request is to be offered to them.
 
     Args:
@@ -33,9 +45,11 @@ def order(key: str, loads: Mapping[str, int], full: int, home: str | None = None
         full: under way on a replica, from which on another one waits for its turn there: its key goes to the next that it prefers
             and that is not full. Where all are, the least loaded come first.
         home: the replica that is known to have had such requests: the first as long as it is there and not full.
+        more: requests over the mean that are much more; None: as for a gateway that is alone (see ``slack``).
     """
     ranks = {replica: rank for rank, replica in enumerate(ranked(key, loads))}
-    crowded = min(full, sum(loads.values()) / max(1, len(loads)) + max(LEAST_SLACK, full // SLACK))
+    much = slack(full, 1) if more is None else more
+    crowded = min(full, sum(loads.values()) / max(1, len(loads)) + much)
 
     def place(replica: str) -> tuple[int, int, int]:
         load = loads[replica]

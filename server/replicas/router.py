@@ -24,11 +24,12 @@ SILENT_SECONDS = 2.0
 
 
 class AffinityRouter(RequestRouter):
-    """Reads the ``Errand`` that is the first argument of each call. ``full``: see ``rendezvous.order``."""
+    """Reads the ``Errand`` that is the first argument of each call. ``full``, ``more``: see ``rendezvous.order``."""
 
-    def initialize_state(self, *, full: int) -> None:
+    def initialize_state(self, *, full: int, more: int | None = None) -> None:
         """Serve calls this with ``request_router_kwargs``."""
         self._full = full
+        self._more = more
         self._unheard: dict[ReplicaID, float] = {}  # since when replicas owe a word, in seconds
         self._homes = Homes()
 
@@ -43,7 +44,7 @@ class AffinityRouter(RequestRouter):
         loads = {name: self._load(replica) for name, replica in replicas.items()}
         errand: Errand = pending_request.args[0]
         home = self._homes.of(errand.key)
-        loaded = order(errand.key, loads, self._full, home)
+        loaded = order(errand.key, loads, self._full, home, self._more)
         names = [name for name in loaded if name not in errand.shunned]
         names.sort(key=lambda name: self._is_silent(replicas[name]))
         if names and home not in loads:

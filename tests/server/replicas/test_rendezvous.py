@@ -3,7 +3,7 @@
 from collections import Counter
 
 from server.replicas.affinity import ANYWHERE
-from server.replicas.rendezvous import order, ranked
+from server.replicas.rendezvous import LEAST_SLACK, order, ranked, slack
 
 REPLICAS = [f"replica-{number}" for number in range(5)]
 KEYS = [f"key-{number}" for number in range(2000)]
@@ -52,6 +52,15 @@ def test_new_keys_that_come_at_once_are_shared_evenly() -> None:
     for key in KEYS[:64]:
         loads[order(key, loads, full=64)[0]] += 1
     assert max(loads.values()) <= 36
+
+
+def test_several_gateways_look_for_a_key_where_its_hash_says_as_long_as_they_can() -> None:
+    """Each sends new ones elsewhere only when half a batch more is under way, since the others do not know of it."""
+    assert (slack(64, 1), slack(64, 2), slack(2, 2)) == (4, 32, LEAST_SLACK)
+    first, second, *_ = ranked("k", REPLICAS)
+    loads = dict.fromkeys(REPLICAS, 10)
+    assert order("k", loads | {first: 49}, full=64, more=slack(64, 2))[0] == first  # a mean of 17.8
+    assert order("k", loads | {first: 51}, full=64, more=slack(64, 2))[0] == second
 
 
 def test_where_all_are_full_the_least_loaded_is_first() -> None:
