@@ -33,6 +33,13 @@ class Places:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         self._tickets = Tickets(bytes.fromhex(done.stdout.split()[-1]))
+        self._client = cluster.client()
+
+    def __enter__(self) -> "Places":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def of(self, id: str) -> str:
         """The replica whose answer has this id."""
@@ -42,8 +49,7 @@ class Places:
 
     def ask(self, headers: dict[str, str] | None = None, **fields: Any) -> tuple[str, dict[str, Any]]:
         """One chat: its replica, and its answer."""
-        with self.cluster.client() as client:
-            response = client.post("/v1/chat/completions", json=chat(**fields), headers=headers)
+        response = self._client.post("/v1/chat/completions", json=chat(**fields), headers=headers)
         answer: dict[str, Any] = response.raise_for_status().json()
         return self.of(answer["id"]), answer
 
@@ -51,7 +57,7 @@ class Places:
         """Conversations of so many turns each, as many ``at_once``; the replicas of their turns."""
 
         def conversation(name: str) -> list[str]:
-            said = [{"role": "user", "content": f"{name}: a question"}]
+            said = [{"role": "user", "content": f"{name}: " + "how is the kettle in the garden? " * 10}]
             places = []
             for turn in range(turns):
                 weights = {"helpful": turn, "harmless": -turn}

@@ -10,6 +10,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 def test_conversations_stay_with_replicas_that_came_later_too(cluster: Cluster) -> None:
     names = cluster.wait_for_replicas(2)
-    went = Places(cluster).converse([f"later {number}" for number in range(12)], turns=3, at_once=4)
+    with Places(cluster) as places:
+        went = places.converse([f"later {number}" for number in range(12)], turns=3, at_once=4)
     assert stayed(went) >= 0.95
     assert {place for conversation in went for place in conversation} == names
