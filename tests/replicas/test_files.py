@@ -43,6 +43,7 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield said.split()[-1]
     process.stdin.close()
     process.wait(120)
+    process.stdout.close()
 
 
 def until(what: Callable[[], bool]) -> None:
