@@ -255,7 +255,7 @@ def test_when_a_rank_is_killed_while_models_load_all_end(start: Start, rank: int
     began = time.monotonic()
     group.kill_rank(rank)
     printed = group.rest()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 15, "who had not met the other is given 8 s"
     assert group.process.returncode == 1
     assert gone(list(pids.values()))
     assert f"genarm: rank {rank} (process {pids[rank]}) ended by SIGKILL; the group ends\n" in printed
