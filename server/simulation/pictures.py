@@ -64,7 +64,6 @@ def scale_picture(cells: Cells, guided: float, load: float) -> bytes:
         axes.set_xscale("log")
         axes.set_xlabel("replicas")
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
     figure.suptitle(f"guided {guided:g}, load {load:g} of capacity", fontsize=9)
     return _png(figure)
 
@@ -91,7 +90,6 @@ def load_picture(cells: Cells, policy: str, replicas: int) -> bytes:
         _lines(axes, chosen, lambda cell: f"guided {cell['guided']:g}", lambda cell: cell["load"], value)
         axes.set_xlabel("load, share of capacity")
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
     figure.suptitle(f"{replicas} replicas, policy {policy}", fontsize=9)
     return _png(figure)
 
@@ -134,6 +132,7 @@ def _lines(
     axes.grid(alpha=0.3)
     if lines:
         axes.legend(fontsize=7)
+        axes.set_ylim(0, 1.1 * max(1e-9, axes.dataLim.y1))
 
 
 def _figure(width: float, height: float) -> Figure:
