@@ -173,7 +173,8 @@ def _deploy(deployment: Deployment, settings: ReplicaSettings, address: str | No
         try:
             serve.run(application(deployment, settings), name=NAME, route_prefix="/")
         except RuntimeError as error:
-            raise UserError(f"cannot be deployed: {_reason(error)}") from None
+            told = [one.message for one in serve.status().applications[NAME].deployments.values()]
+            raise UserError(f"cannot be deployed: {_reason(str(error), *told)}") from None
         host = f"[{http.host}]" if ":" in http.host else http.host
         print(f"genarm: ready on http://{host}:{http.port} (model {deployment.model})", flush=True)
         return _stay(http.drain_seconds) if address is None else 0
@@ -222,8 +223,10 @@ def _refusal(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _reason(error: RuntimeError) -> str:
-    """What a replica died of, in one line: Serve tells it at the end of the replica's traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _reason(*texts: str) -> str:
+    """What a replica died of, in one line: Serve tells it at the end of the replica's traceback, of a first version in what it
+    raises and of a later one in what it says of the deployment.
+    """
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("RuntimeError: ")]
     return told[-1].removeprefix("RuntimeError: ") if told else lines[0]

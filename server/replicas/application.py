@@ -48,8 +48,8 @@ GATEWAY_SECONDS = 3600.0
 replicas, which wait until new ones have loaded their models.
 """
 
-HEALTH_SECONDS = 2.0
-"""Between two looks at a replica: that its engine is dead is known by then at the latest."""
+HEALTH_SECONDS = 1.0
+"""Between two looks at a replica; one whose engine is dead in three is replaced."""
 
 STILL_SECONDS = 10.0
 """How long a look may take; a replica of which three in a row do not end is replaced."""

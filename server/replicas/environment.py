@@ -10,5 +10,7 @@ ENVIRONMENT: Mapping[str, str] = {
     VARIABLE: CALLBACK,
     # Between proxy and gateway a token takes half the CPU as it does through Ray's object store.
     "RAY_SERVE_PROXY_USE_GRPC": "1",
+    # The controller does not wait for the requests of a replica that does not answer any more.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
 }
 """As in the image of ``deploy/ray/Dockerfile``."""

@@ -10,12 +10,13 @@ pytest.importorskip("ray.serve", reason="needs Ray: pip install 'genarm[ray]'")
 from ray import serve
 
 from arm_models.errors import UserError
-from server.config import Deployment
+from server.config import read_deployment
 from server.replicas.application import application, build
 from server.replicas.settings import ReplicaSettings
 
 pytestmark = pytest.mark.ray
 
+DEPLOYMENT = read_deployment({"model": "tiny", "base": {"model": "/models/base"}}, "test")
 KEYS = "keys:\n  - {name: test, hash: 'sha256:" + "0" * 64 + "'}\n"
 
 
@@ -59,18 +60,18 @@ def test_a_file_that_says_who_is_let_in_is_served(tmp_path: Path, http: str) -> 
     assert found["replica"].ray_actor_options["num_cpus"] == 2
 
 
-def test_there_are_more_replicas_where_they_are_allowed(deployment: Deployment) -> None:
+def test_there_are_more_replicas_where_they_are_allowed() -> None:
     settings = ReplicaSettings(replicas=2, max_replicas=5, upscale_seconds=7, downscale_seconds=70)
-    scaling = deployments(application(deployment, settings))["replica"]._deployment_config.autoscaling_config
+    scaling = deployments(application(DEPLOYMENT, settings))["replica"]._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.initial_replicas, scaling.max_replicas) == (2, 2, 5)
-    assert scaling.target_ongoing_requests == deployment.engine.max_sequences
+    assert scaling.target_ongoing_requests == DEPLOYMENT.engine.max_sequences
     assert (scaling.upscale_delay_s, scaling.downscale_delay_s) == (7, 70)
 
 
-def test_serve_bounds_more_than_the_app_lets_in_and_waits_longer_than_it(deployment: Deployment) -> None:
-    found = deployments(application(deployment, ReplicaSettings()))
-    admitted = deployment.engine.max_sequences + deployment.http.max_queue
+def test_serve_bounds_more_than_the_app_lets_in_and_waits_longer_than_it() -> None:
+    found = deployments(application(DEPLOYMENT, ReplicaSettings()))
+    admitted = DEPLOYMENT.engine.max_sequences + DEPLOYMENT.http.max_queue
     assert found["replica"].max_ongoing_requests > admitted
     assert found["replica"].max_queued_requests > admitted
     waits = {name: one._deployment_config.graceful_shutdown_timeout_s for name, one in found.items()}
-    assert deployment.http.drain_seconds < waits["replica"] < waits["gateway"]
+    assert DEPLOYMENT.http.drain_seconds < waits["replica"] < waits["gateway"]

@@ -25,12 +25,12 @@ PATH = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def growing(config: Path) -> Iterator[Cluster]:
-    """A batch of two, a queue of two, and a second replica for more than three requests."""
+    """A batch of two, a queue of six, and a second replica for more than five requests."""
     pytest.importorskip("ray.serve", reason="needs Ray: pip install 'genarm[ray]'")
     path = config.with_name("growing.yaml")
     declared = config.read_text().replace("max_sequences: 16", "max_sequences: 2")
-    path.write_text(declared.replace("{api_key_file", "{max_queue: 2, key_share: 1.0, api_key_file"))
-    flags = ["--replicas", "1", "--max-replicas", "2", "--target-ongoing", "3", "--num-cpus", "0.5"]
+    path.write_text(declared.replace("{api_key_file", "{max_queue: 6, key_share: 1.0, api_key_file"))
+    flags = ["--replicas", "1", "--max-replicas", "2", "--target-ongoing", "5", "--num-cpus", "0.5"]
     flags += ["--upscale-seconds", "2", "--downscale-seconds", "2"]
     running = Cluster(path, *flags, module="tests.replicas.failing", key=KEY, admin=ADMIN, bounded=BOUNDED)
     try:
@@ -39,54 +39,66 @@ def growing(config: Path) -> Iterator[Cluster]:
         running.end()
 
 
+class Talks:
+    """Streams one after the other, each of another conversation, from ``number`` clients, until the end of the block."""
+
+    def __init__(self, cluster: Cluster, number: int) -> None:
+        self.wrong: list[str] = []
+        self._cluster = cluster
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._talk, args=(one,)) for one in range(number)]
+
+    def __enter__(self) -> "Talks":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(120)
+
+    def _talk(self, number: int) -> None:
+        turn = 0
+        while not self._over.is_set():
+            turn += 1
+            said = messages(f"side {number} {turn}")
+            stream = Stream(self._cluster.url, KEY, max_tokens=800, messages=said)
+            events = stream.whole()
+            if stream.broken is not None or (events and events[-1] != "[DONE]"):
+                self.wrong.append(str(stream.broken or events[-1]))
+            elif not events:
+                time.sleep(0.1)  # refused: whoever asks for one more had its place
+
+
 def test_what_is_too_much_is_refused_in_our_words_and_adds_a_replica(growing: Cluster) -> None:
-    streams = [
-        Stream(growing.url, KEY, max_tokens=1500, messages=messages(f"many {number}")) for number in range(4)
-    ]
-    with growing.client() as client:
-        deadline = time.monotonic() + 30
-        while sum(growing.samples("genarm_num_requests_waiting").values()) < 2:
+    with Talks(growing, 8) as talks, growing.client() as client:
+        deadline = time.monotonic() + 60
+        while (refused := client.post(PATH, json=chat("one more", max_tokens=1))).status_code != 429:
             assert time.monotonic() < deadline
-        refused = client.post(PATH, json=chat("one more", max_tokens=1))
-        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
-        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["error"]["code"] == "queue_full"
         assert set(refused.json()["error"]) == {"message", "type", "param", "code"}
-        growing.wait_for_replicas(2, 120)
+        assert int(refused.headers["retry-after"]) > 0
+        growing.wait_for_replicas(2, 90)
         # Where one has a full queue, the other has room.
-        assert client.post(PATH, json=chat("one more", max_tokens=1)).status_code == 200
-    assert [stream.whole()[-1] for stream in streams] == ["[DONE]"] * 4
+        for number in range(6):
+            answer = client.post(PATH, json=chat(f"one more {number}", max_tokens=1))
+            assert answer.status_code == 200, answer.text
+    assert talks.wrong == []
 
 
 def test_a_replica_ends_when_few_are_enough_and_what_runs_there_is_finished(growing: Cluster) -> None:
-    before = growing.wait_for_replicas(2)
-    over, wrong = threading.Event(), list[str]()
+    before = growing.wait_for_replicas(2, 30)
     used = set[str]()
-
-    def talk(number: int) -> None:
-        """One stream after the other, of a conversation that has its own place."""
-        turn = 0
-        while not over.is_set():
-            turn += 1
-            stream = Stream(growing.url, KEY, max_tokens=600, messages=messages(f"side {number} {turn}"))
-            events = stream.whole()
-            if stream.broken is not None or events[-1] != "[DONE]":
-                wrong.append(str(stream.broken or events[-1]))
-
-    with ThreadPoolExecutor(2) as pool:
-        talks = [pool.submit(talk, number) for number in range(2)]
-        try:
-            deadline = time.monotonic() + 150
-            while len(running := growing.samples("genarm_num_requests_running")) > 1:
-                used |= {name for name, number in running.items() if number}
-                assert time.monotonic() < deadline, "nothing has ended"
-                time.sleep(2)
-        finally:
-            over.set()
-        for one in talks:
-            one.result(120)
-    assert wrong == []
+    with Talks(growing, 3) as talks:  # more than a batch
+        deadline = time.monotonic() + 120
+        while len(running := growing.samples("genarm_num_requests_running")) > 1:
+            used |= {name for name, number in running.items() if number}
+            assert time.monotonic() < deadline, "nothing has ended"
+            time.sleep(1)
+    assert talks.wrong == []
     assert used == before, "both had work"
-    assert len(growing.wait_for_replicas(1)) == 1
+    assert len(growing.wait_for_replicas(1, 30)) == 1
 
 
 def _ask(cluster: Cluster, text: str) -> tuple[int, str | None]:
@@ -98,7 +110,7 @@ def _ask(cluster: Cluster, text: str) -> tuple[int, str | None]:
 def test_an_engine_that_dies_takes_its_own_along_and_the_next_request_waits_for_its_successor(
     growing: Cluster,
 ) -> None:
-    before = growing.wait_for_replicas(1)
+    before = growing.wait_for_replicas(1, 60)
     bystander = Stream(growing.url, KEY, max_tokens=3000, messages=messages("beside")).began(2)
     with growing.client() as client:
         asked = chat("fail", max_tokens=50, stream=True)
@@ -114,7 +126,7 @@ def test_an_engine_that_dies_takes_its_own_along_and_the_next_request_waits_for_
         errors = [event for event in events if event.startswith('{"error"')]
         assert errors == [events[-1]]
         assert json.loads(errors[0])["error"]["code"] == "engine_dead"
-    assert not growing.wait_for_replicas(1) & before
+    assert not growing.wait_for_replicas(1, 60) & before
 
 
 def test_a_version_for_another_port_is_refused_before_anything_changes(growing: Cluster) -> None:
@@ -133,7 +145,7 @@ def test_a_version_for_another_port_is_refused_before_anything_changes(growing: 
 
 
 def test_a_signal_finishes_what_runs_and_takes_nothing_new(growing: Cluster) -> None:
-    growing.wait_for_replicas(1)
+    growing.wait_for_replicas(1, 90)
     streams = [
         Stream(growing.url, KEY, max_tokens=800, messages=messages(f"last {number}")) for number in range(2)
     ]

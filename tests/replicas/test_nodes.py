@@ -1,9 +1,10 @@
 """Two nodes with a replica each: the loss of one ends what was there and nothing else; a new node gets its replica."""
 
-import json
+import contextlib
+import itertools
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -11,18 +12,20 @@ import pytest
 
 from tests.clients.conftest import KEY
 from tests.faults.streams import Stream
-from tests.replicas.cluster import Service, chat, deploy, free_port, start
+from tests.replicas.cluster import Service, chat, deploy, free_port, messages, start, streaming
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 PATH = "/v1/chat/completions"
+_KEY = {"authorization": f"Bearer {KEY}"}
 
 
 class Nodes:
     """The nodes, and what is done to them."""
 
     def __init__(self) -> None:
-        self.process = start("tests.replicas.nodes", stdin=subprocess.PIPE)
+        self.port = free_port()  # of all nodes but the first
+        self.process = start("tests.replicas.nodes", str(self.port), stdin=subprocess.PIPE)
         self.address = self._said("nodes: at").split()[-1]
 
     def do(self, what: str) -> None:
@@ -59,26 +62,46 @@ def test_a_lost_node_takes_its_own_along_and_a_new_one_gets_its_replica(nodes: N
     printed, _ = command.communicate(timeout=600)
     assert command.returncode == 0, printed
     before = service.wait_for_replicas(2)
+    urls = (service.url, f"http://127.0.0.1:{nodes.port}")
+    _steer_from_each(urls)
     streams = [
-        Stream(service.url, KEY, max_tokens=500, messages=[{"role": "user", "content": f"node {number}"}])
-        for number in range(10)
+        Stream(url, KEY, max_tokens=600, messages=messages(f"node {number}"))
+        for number in range(12)
+        for url in urls
     ]
     for stream in streams:
         stream.began(2)
     nodes.do("kill")
-    told = [stream.whole() for stream in streams]
-    whole = [number for number, events in enumerate(told) if events[-1] == "[DONE]"]
-    assert 0 < len(whole) < len(streams)
-    for number, stream in enumerate(streams):
-        # Through the lost node's own proxy or gateway nothing more can be said, but nobody takes it for the end.
-        ended = number in whole or "error" in json.loads(stream.events[-1])
-        assert ended or stream.broken is not None
+    for stream in streams:
+        stream.whole()
+    # Through the lost node's own proxy or gateway nothing more can be said, but nobody takes it for the end.
+    assert all(stream.broken is not None for stream in streams[1::2])
+    for stream in streams[::2]:
+        errors = [event for event in stream.events if event.startswith('{"error"')]
+        assert len(errors) <= 1
+        assert [stream.broken is not None, bool(errors), stream.events[-1] == "[DONE]"].count(True) == 1
+    ends = [stream.events[-1] for stream in streams[::2]]
+    assert "[DONE]" in ends
+    assert set(ends) != {"[DONE]"}
     deadline = time.monotonic() + 60
     while not _is_answered(service):
         assert time.monotonic() < deadline
         time.sleep(1)
     nodes.do("add")
     assert len(service.wait_for_replicas(2) & before) == 1
+
+
+def _steer_from_each(urls: Sequence[str]) -> None:
+    """Streams through each node are changed and ended through each."""
+    with contextlib.ExitStack() as clients:
+        sides = [clients.enter_context(httpx.Client(base_url=url, headers=_KEY, timeout=60)) for url in urls]
+        for side, other in itertools.product(sides, sides):
+            for number in range(3):  # of either replica
+                with streaming(side, text=f"steered {number}", max_tokens=3500) as (id, events):
+                    changed = other.patch(f"{PATH}/{id}", json={"guidance": {"beta": 2}})
+                    assert changed.status_code == 200, changed.text
+                    other.delete(f"{PATH}/{id}").raise_for_status()
+                    assert list(events)[-1] == "[DONE]"
 
 
 def _is_answered(service: Service) -> bool:

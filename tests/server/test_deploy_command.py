@@ -105,8 +105,9 @@ def test_a_machine_without_the_room_says_so_instead_of_waiting(settings: Replica
 
 def test_what_a_replica_died_of_is_the_last_line_of_its_traceback() -> None:
     told = "Deploying application genarm failed: failed 3 times:\nTraceback\n  x\nRuntimeError: base: no such folder\n"
-    assert deploy_command._reason(RuntimeError(told)) == "base: no such folder"
-    assert deploy_command._reason(RuntimeError("Deploying failed.\nmore")) == "Deploying failed."
+    assert deploy_command._reason(told) == "base: no such folder"
+    assert deploy_command._reason("Failed to update.", "", told) == "base: no such folder"
+    assert deploy_command._reason("Deploying failed.\nmore", "") == "Deploying failed."
 
 
 @pytest.mark.parametrize(
