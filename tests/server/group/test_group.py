@@ -248,6 +248,20 @@ def test_a_signal_while_models_load_ends_all(start: Start) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_when_a_rank_is_killed_while_models_load_all_end(start: Start, rank: int) -> None:
+    group = start()
+    pids = group.pids()
+    began = time.monotonic()
+    group.kill_rank(rank)
+    printed = group.rest()
+    assert time.monotonic() - began < 15, "who had not met the other is given 8 s"
+    assert group.process.returncode == 1
+    assert gone(list(pids.values()))
+    assert f"genarm: rank {rank} (process {pids[rank]}) ended by SIGKILL; the group ends\n" in printed
+
+
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(start: Start) -> None:
     group = start().wait_until_ready()
     pids = list(group.pids().values())
