@@ -104,7 +104,7 @@ def test_who_is_silent_has_ended_and_who_only_waits_has_not(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifeline, "BEAT", 0.05)
-    monkeypatch.setattr(lifeline, "WHILE_SERVING", 6)
+    monkeypatch.setattr(lifeline, "WHILE_SERVING", 20)
     ended: SimpleQueue[tuple[int, LastWords | None]] = SimpleQueue()
     for line in lines:
         for connection in line._peers.values():
@@ -113,7 +113,7 @@ def test_who_is_silent_has_ended_and_who_only_waits_has_not(
     time.sleep(0.6)
     assert ended.empty()
     lines[2]._leaving.set()  # says nothing any more, and its connection stands: as one that is stopped
-    time.sleep(0.6)
+    time.sleep(1.3)
     assert ended.empty(), "while models load there is more patience"
     lines[0].loaded()
     rank, words = ended.get(timeout=5)

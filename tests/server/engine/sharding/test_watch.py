@@ -19,14 +19,14 @@ def test_what_does_not_end_in_time_is_told_once() -> None:
 
 def test_many_short_things_and_none_at_all_are_not_told() -> None:
     told: SimpleQueue[None] = SimpleQueue()
-    watch = Watch(0.3, lambda: told.put(None))
+    watch = Watch(0.6, lambda: told.put(None))
     watch.start()
-    time.sleep(0.5)
-    for _ in range(10):
+    time.sleep(0.8)
+    for _ in range(12):
         with watch.over():
             time.sleep(0.06)
     assert told.empty()
     watch.stop()
     with watch.over():
-        time.sleep(0.5)
+        time.sleep(0.8)
     assert told.empty()
