@@ -91,11 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(deployment: Deployment, *, is_local: bool) -> None:
-    """Replicas can be made of it; the address is one that may be listened on, and is free. Raises ``UserError``."""
-    if deployment.base.tensor_parallel > 1:
-        raise UserError(
-            "base.tensor_parallel: only `genarm serve` splits a base over processes; a replica is one process"
-        )
+    """The address is one that may be listened on, and is free. Raises ``UserError``."""
     http = deployment.http
     if http.port == 0:
         raise UserError("--port 0: Ray Serve needs a port to listen on")

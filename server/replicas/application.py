@@ -140,6 +140,7 @@ def application(deployment: Deployment, settings: ReplicaSettings) -> serve.Appl
             request_router_kwargs={
                 "full": deployment.engine.max_sequences,
                 "more": slack(deployment.engine.max_sequences, settings.gateways),
+                "gateways": settings.gateways,
             },
         ),
         **common,

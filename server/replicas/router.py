@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import ray
@@ -24,12 +25,16 @@ SILENT_SECONDS = 2.0
 
 
 class AffinityRouter(RequestRouter):
-    """Reads the ``Errand`` that is the first argument of each call. ``full``, ``more``: see ``rendezvous.order``."""
+    """Reads the ``Errand`` that is the first argument of each call. ``full``, ``more``: see ``rendezvous.order``. ``gateways``:
+    so many send requests, each about as many.
+    """
 
-    def initialize_state(self, *, full: int, more: int | None = None) -> None:
+    def initialize_state(self, *, full: int, more: int | None = None, gateways: int = 1) -> None:
         """Serve calls this with ``request_router_kwargs``."""
         self._full = full
         self._more = more
+        self._gateways = gateways
+        self._under_way: Counter[ReplicaID] = Counter()  # what was sent there from here
         self._unheard: dict[ReplicaID, float] = {}  # since when replicas owe a word, in seconds
         self._homes = Homes()
 
@@ -73,6 +78,7 @@ class AffinityRouter(RequestRouter):
     def on_send_request(self, replica_id: ReplicaID) -> None:
         """Serve calls this when a replica is sent a request."""
         super().on_send_request(replica_id)
+        self._under_way[replica_id] += 1
         self._unheard.setdefault(replica_id, time.monotonic())
 
     def on_new_queue_len_info(self, replica_id: ReplicaID, num_ongoing_requests: int) -> None:
@@ -83,21 +89,28 @@ class AffinityRouter(RequestRouter):
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """Serve calls this when a request is over there, whatever became of it."""
         super().on_request_completed(replica_id, internal_request_id)
+        self._under_way[replica_id] = max(
+            0, self._under_way[replica_id] - 1
+        )  # it may not even have been sent
         self._unheard.pop(replica_id, None)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Serve calls this when replicas came or went."""
         super().update_replicas(replicas)
         self._unheard = {id: since for id, since in self._unheard.items() if id in self.curr_replicas}
+        self._under_way = Counter(
+            {id: sent for id, sent in self._under_way.items() if id in self.curr_replicas}
+        )
 
     def _is_silent(self, replica: RunningReplica) -> bool:
         now = time.monotonic()
         return now - self._unheard.get(replica.replica_id, now) > SILENT_SECONDS
 
     def _load(self, replica: RunningReplica) -> int:
-        """Requests under way there, as far as they are known here."""
-        known: int | None = self.replica_queue_len_cache.get(replica.replica_id)
-        return known or 0
+        """Requests under way there, as far as can be told from here. What replicas say of it is what it was when they last took a
+        request: of a crowd that is gone, whatever came through other gateways would count on.
+        """
+        return self._under_way[replica.replica_id] * self._gateways
 
     def _named(self, name: str) -> RunningReplica:
         id = ReplicaID(unique_id=name, deployment_id=self._deployment_id)

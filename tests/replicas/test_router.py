@@ -21,16 +21,26 @@ DEPLOYMENT = DeploymentID(name="replica", app_name="genarm")
 NAMES = ["aaaaaaaa", "bbbbbbbb", "cccccccc"]
 
 
-def router(loads: dict[str, int | None]) -> Any:
-    """A router that knows these replicas and how much is under way on them."""
+def router(loads: dict[str, int], **options: int) -> Any:
+    """A router that knows these replicas and has sent them so much."""
     made: Any = AffinityRouter.__new__(AffinityRouter)
-    made.initialize_state(full=4)
+    made.initialize_state(full=4, **options)
     made._deployment_id = DEPLOYMENT
     ids = {name: ReplicaID(name, DEPLOYMENT) for name in loads}
     made._replicas = {ids[name]: SimpleNamespace(replica_id=ids[name]) for name in loads}
-    made._replica_queue_len_cache = {ids[name]: load for name, load in loads.items()}
     made._use_replica_queue_len_cache = False
+    for name, load in loads.items():
+        for _ in range(load):
+            made.on_send_request(ids[name])
+            made.on_new_queue_len_info(ids[name], 100)
     return made
+
+
+def end_all(made: Any) -> None:
+    """Nothing is under way any more."""
+    for id in made.curr_replicas:
+        for number in range(10):
+            made.on_request_completed(id, str(number))
 
 
 def asked(errand: Errand) -> Any:
@@ -45,8 +55,22 @@ def offered(made: Any, errand: Errand) -> list[str]:
 
 def test_the_favourite_is_offered_first_and_the_others_behind_it() -> None:
     favourite, second, third = ranked("k", NAMES)
-    assert offered(router(dict.fromkeys(NAMES, None)), Errand("k")) == [favourite, second, third]
+    assert offered(router(dict.fromkeys(NAMES, 0)), Errand("k")) == [favourite, second, third]
     assert offered(router({favourite: 4, second: 0, third: 0}), Errand("k"))[0] == second
+
+
+def test_a_favourite_is_as_good_as_ever_when_a_crowd_has_gone() -> None:
+    """Whatever it said of itself in between."""
+    favourite, second, third = ranked("k", NAMES)
+    made = router({favourite: 4, second: 0, third: 0})
+    end_all(made)
+    assert offered(made, Errand("k"))[0] == favourite
+
+
+def test_other_gateways_are_taken_to_have_sent_as_much() -> None:
+    favourite, second, third = ranked("k", NAMES)
+    assert offered(router({favourite: 1, second: 0, third: 0}, gateways=2), Errand("k"))[0] == favourite
+    assert offered(router({favourite: 2, second: 0, third: 0}, gateways=2), Errand("k"))[0] == second
 
 
 def test_what_goes_anywhere_is_offered_to_the_least_loaded() -> None:
@@ -110,7 +134,7 @@ def test_a_key_stays_where_it_was_sent_first_when_its_favourite_has_less_to_do_a
     favourite, second, third = ranked("k", NAMES)
     made = router({favourite: 3, second: 0, third: 0})
     assert offered(made, Errand("k"))[0] == second
-    made._replica_queue_len_cache.update(dict.fromkeys(made._replica_queue_len_cache, 0))
+    end_all(made)
     assert offered(made, Errand("k"))[0] == second
     assert offered(made, Errand("another"))[0] == ranked("another", NAMES)[0]
 

@@ -54,7 +54,6 @@ def test_flags_say_what_is_served_and_how_often(deployed: list[Any]) -> None:
         (["--upscale-seconds", "5"], "upscale_seconds"),
         (["--tensor-parallel", "2"], "base.tensor_parallel is 2"),
         (["--port", "0"], "--port 0"),
-        (["--tensor-parallel", "2"], "base.tensor_parallel: only `genarm serve` splits a base"),
         (["--host", "0.0.0.0"], "--api-key-file, or --allow-anonymous"),
         (["--api-key-file", "nowhere"], "nowhere"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
