@@ -31,15 +31,16 @@ test: lint types
 
 # What takes long: 100,000 sampled answers, thousands of random requests, the benchmark's scenarios, trainings.
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slow and not clients" $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not clients and not ray" $(ARGS)
 
 # Half as much again as a server can take, for half an hour (SOAK_MINUTES=): everything right, nothing held, memory flat.
 test-soak: $(VENV)/.test
 	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest -m slow --capture=no tests/faults/test_soak.py $(ARGS)
 
-# Two and three replicas on a real Ray Serve on this machine: streams, changes, keys, kills and redeploys (Ray comes from PyPI).
+# Two replicas on a real Ray Serve on this machine: streams, changes, keys, kills and redeploys (Ray comes from PyPI). What it costs
+# is measured by `make test-ray ARGS="-m ray"` too.
 test-ray: $(VENV)/.ray
-	$(BIN)/python -m pytest -m ray -rs tests/replicas $(ARGS)
+	$(BIN)/python -m pytest -m "ray and not slow" -rs tests/replicas $(ARGS)
 
 # Other people's clients against the server, each in an environment of its own under .venvs (PyPI and npm, first time only).
 test-clients: $(VENV)/.test

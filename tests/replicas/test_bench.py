@@ -12,7 +12,7 @@ from server.bench.shapes import Models
 from server.bench.workload import Workload
 from server.simulation.bottleneck import CENTRAL
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def test_the_scenario_measures_all_three(tmp_path: Path) -> None:
