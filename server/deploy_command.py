@@ -215,7 +215,7 @@ def _refusal(error: BaseException) -> str:
         causes.append(str(one))
         one = one.__cause__ or one.__context__
     if any("InvalidAuthToken" in cause for cause in causes):
-        return "the cluster wants its token: set RAY_AUTH_MODE=token, where ~/.ray/auth_token or RAY_AUTH_TOKEN holds it"
+        return "the cluster wants its own token, in ~/.ray/auth_token or RAY_AUTH_TOKEN"
     return " ".join(str(error).split())
 
 

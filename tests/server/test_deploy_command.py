@@ -125,4 +125,4 @@ def test_a_cluster_that_wants_its_token_says_how_to_bring_it() -> None:
     refused = ConnectionError("Failed to connect to Ray cluster at h:1")
     assert deploy_command._refusal(refused) == "Failed to connect to Ray cluster at h:1"
     refused.__cause__ = RuntimeError("Failed:\n RPC error: InvalidAuthToken: Authentication token is missing")
-    assert "RAY_AUTH_MODE=token" in deploy_command._refusal(refused)
+    assert "~/.ray/auth_token or RAY_AUTH_TOKEN" in deploy_command._refusal(refused)
