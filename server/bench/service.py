@@ -77,16 +77,18 @@ def _serve(setup: Setup, deployment: Mapping[str, Any], folder: Path) -> Iterato
 
 
 @contextmanager
-def ray_server(setup: Setup, replicas: int) -> Iterator[str]:
-    """The URL of so many replicas of the setup's models behind Ray Serve, each with torch's threads as here; they end with the
-    block.
+def ray_server(setup: Setup, replicas: int, engine: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """The URL of so many replicas of the setup's models behind Ray Serve, each with torch's threads as here and with these
+    ``engine`` settings; they end with the block.
 
     Raises:
         RuntimeError: they did not become ready.
     """
     with tempfile.TemporaryDirectory(prefix="genarm-bench-") as folder:
         config = Path(folder, "deployment.yaml")
-        config.write_text(json.dumps(_deployment(setup, guided=True)))  # JSON is YAML
+        deployment = _deployment(setup, guided=True)
+        deployment["engine"] |= engine or {}
+        config.write_text(json.dumps(deployment))  # JSON is YAML
         command = [sys.executable, "-m", "server.cli", "deploy", "ray", "--config", str(config)]
         # What Ray reserves bounds nobody; the threads are the deployment's.
         command += ["--port", str(_free_port()), "--replicas", str(replicas), "--num-cpus", "0.1"]

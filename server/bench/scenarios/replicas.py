@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from server.bench.client import stream_all
@@ -46,7 +46,7 @@ class Overhead:
             self.name,
             f"through Ray: first {ours:.1f} ms, then {our_gap:.2f} ms",
             f"plain: first {peer:.1f} ms, then {peer_gap:.2f} ms",
-            f"+{ours - peer:.1f} ms, +{our_gap - peer_gap:.2f} ms a token",
+            f"{ours - peer:+.1f} ms, {our_gap - peer_gap:+.2f} ms a token",
             f"{min(gaps):+.2f} – {max(gaps):+.2f} ms a token",
             "none",
         )
@@ -64,9 +64,10 @@ class Overhead:
 
 
 def replicas(setup: Setup) -> Sequence[Result]:
-    """A plain server beside one replica on Ray, asked in turn; then one replica and two, one after the other, since what Ray does
-    for those that wait would be missing to those that work. Threads of each as of one.
+    """One replica on Ray and two, one after the other, since what Ray does for those that wait would be missing to those that
+    work; then a plain server beside one replica, asked in turn. Threads of each as of one.
     """
+    two = _two(setup)
     with ExitStack() as stack:
         plain = stack.enter_context(running_server(setup))
         one = stack.enter_context(ray_server(setup, 1))
@@ -80,7 +81,7 @@ def replicas(setup: Setup) -> Sequence[Result]:
             setup.tick,
         )
         central = central_work(one, _bodies(setup), setup.runs, setup.tick)
-    return [overhead, through, _two(setup), central]
+    return [overhead, through, two, central]
 
 
 def _side(setup: Setup, label: str, url: str) -> Side:
@@ -91,15 +92,20 @@ def _side(setup: Setup, label: str, url: str) -> Side:
 
 
 def _two(setup: Setup) -> Comparison:
-    """What two replicas do of what one does: one, two, two, one, so that a machine that grows slower is slower for both."""
+    """What two replicas do of what one does: one, two, two, one, so that a machine that grows slower is slower for both. Of twice
+    the workload a replica has places for a quarter, so that two are busy nearly to the end, too.
+    """
+    requests = 2 * setup.workload.requests
+    setup = replace(setup, workload=replace(setup.workload, requests=requests))
+    places = max(1, requests // 4)
     rates: dict[int, list[float]] = {1: [], 2: []}
     half = -(-setup.runs // 2)
     for count, runs in ((1, half), (2, half), (2, setup.runs - half), (1, setup.runs - half)):
         if not runs:
             continue
-        with ray_server(setup, count) as url:
+        with ray_server(setup, count, {"max_sequences": places}) as url:
             side = _side(setup, "", url)
-            side.run()  # does not count
+            stream_all(url, _bodies(setup)[: requests // 2])  # does not count
             setup.tick()
             for _ in range(runs):
                 started = time.perf_counter()
