@@ -116,7 +116,9 @@ def test_an_engine_that_dies_takes_its_own_along_and_the_next_request_waits_for_
     bystander = Stream(growing.url, KEY, max_tokens=3000, messages=messages("beside")).began(2)
     with growing.client() as client:
         failed = client.post(PATH, json=chat("fail", max_tokens=50), headers={"x-fail": "1"})
-        assert (failed.status_code, failed.json()["error"]["code"]) == (503, "engine_dead")
+        # Its engine died under it or, for the bystander, just before it came there.
+        assert failed.status_code == 503
+        assert failed.json()["error"]["code"] in ("engine_dead", "unavailable")
         # More than Serve lets wait for a replica that is not there yet, and than the new one then takes.
         with ThreadPoolExecutor(130) as pool:
             rush = [pool.submit(_ask, growing, f"rush {number}") for number in range(130)]
@@ -131,6 +133,7 @@ def test_an_engine_that_dies_takes_its_own_along_and_the_next_request_waits_for_
 
 
 def test_a_version_for_another_port_is_refused_before_anything_changes(growing: Cluster) -> None:
+    growing.wait_for_replicas(1, 90)
     before = growing.pids(REPLICA)
     growing.port, port = growing.port + 1, growing.port
     try:

@@ -36,9 +36,8 @@ class Nodes:
         self._said(f"nodes: {what} done")
 
     def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(120)
+        with self.process:  # closes its pipes: at the end of its input it ends
+            self.process.communicate(timeout=120)
 
     def _said(self, beginning: str) -> str:
         assert self.process.stdout is not None
