@@ -341,6 +341,7 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket, seat
         app,
         http=Connection,
         ws="none",  # otherwise it depends on what is installed who answers an upgrade
+        loop="asyncio",  # and how much is taken from a connection at once: uvloop, which Ray brings, has 250 KiB
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -308,7 +308,13 @@ def live(
     prepare(app)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=Connection, ws="none", log_level="error", access_log=False, timeout_graceful_shutdown=2
+        app,
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -96,7 +96,7 @@ def test_tokens_that_are_let_in_are_bounded_and_come_back(scripted: Callable[...
 
 
 def test_who_waits_too_long_for_a_first_token_is_told_to_come_again(scripted: Callable[..., Any]) -> None:
-    with scripted(http={"queue_seconds": 0.1}) as server, server.client() as client:
+    with scripted(http={"queue_seconds": 0.4}) as server, server.client() as client:
         refused = server.chat(max_tokens=3)
         assert (refused.status_code, error(refused)["code"]) == (503, "queue_timeout")
         assert refused.headers["retry-after"]
