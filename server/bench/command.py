@@ -38,10 +38,11 @@ ONLY = (
     "rounding",
     "int8",
     "replicas",
+    "scaling",
 )
 """The scenarios; named here so that `--help` needs no torch."""
 
-_ASKED = ("replicas",)
+_ASKED = ("replicas", "scaling")
 """Those that are only run when they are asked for: they need more than the extra bench."""
 
 _NO_SETTINGS = ("only", "output", "resume", "chart")
@@ -94,7 +95,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few sizes of steps: does it run?")
     parser.add_argument(
-        "--only", choices=ONLY, action="append", help="this one; may be repeated (default: all but replicas)"
+        "--only",
+        choices=ONLY,
+        action="append",
+        help="this one; may be repeated (default: all but those on Ray)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the samples to FILE (JSON)")
     parser.add_argument(
@@ -187,8 +191,9 @@ def _check(args: argparse.Namespace) -> None:
         check_chart(args.chart)
     if not args.only or "transformers" in args.only:
         _check_transformers()
-    if "replicas" in (args.only or ()) and find_spec("ray") is None:
-        raise UserError("--only replicas needs Ray: pip install 'genarm[ray]'")
+    on_ray = [name for name in _ASKED if name in (args.only or ())]
+    if on_ray and find_spec("ray") is None:
+        raise UserError(f"--only {on_ray[0]} needs Ray: pip install 'genarm[ray]'")
 
 
 def _check_transformers() -> None:

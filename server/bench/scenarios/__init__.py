@@ -13,6 +13,7 @@ from server.bench.scenarios.prefix import second_request
 from server.bench.scenarios.quantized import rounding, speed_of_int8
 from server.bench.scenarios.replicas import replicas
 from server.bench.scenarios.reports import reports_asked, reports_unasked
+from server.bench.scenarios.scaling import second_replica
 from server.bench.scenarios.serving import poisson_serving
 from server.bench.scenarios.speculation import speculation_pays
 from server.bench.scenarios.steering import change_lag
@@ -46,4 +47,5 @@ SCENARIOS: Mapping[str, Callable[[Setup], Result | Sequence[Result]]] = {
     "rounding": rounding,
     "int8": speed_of_int8,
     "replicas": replicas,
+    "scaling": second_replica,
 }

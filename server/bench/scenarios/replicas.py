@@ -1,14 +1,13 @@
-"""What does Ray cost, and what do two replicas give?"""
+"""What does Ray cost?"""
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from server.bench.client import stream_all
-from server.bench.comparison import Comparison, Side, compare
+from server.bench.comparison import Side, compare
 from server.bench.latency import Timeline
 from server.bench.result import Result, Row
 from server.bench.scale.central import central_work
@@ -64,10 +63,7 @@ class Overhead:
 
 
 def replicas(setup: Setup) -> Sequence[Result]:
-    """One replica on Ray and two, one after the other, since what Ray does for those that wait would be missing to those that
-    work; then a plain server beside one replica, asked in turn. Threads of each as of one.
-    """
-    two = _two(setup)
+    """A plain server beside one replica on Ray, asked in turn, with the same threads."""
     with ExitStack() as stack:
         plain = stack.enter_context(running_server(setup))
         one = stack.enter_context(ray_server(setup, 1))
@@ -80,42 +76,19 @@ def replicas(setup: Setup) -> Sequence[Result]:
             0.0,
             setup.tick,
         )
-        central = central_work(one, _bodies(setup), setup.runs, setup.tick)
-    return [overhead, through, two, central]
+        central = central_work(one, bodies_of(setup), setup.runs, setup.tick)
+    return [overhead, through, central]
 
 
 def _side(setup: Setup, label: str, url: str) -> Side:
     """The whole workload, guided."""
-    bodies = _bodies(setup)
+    bodies = bodies_of(setup)
     tokens = sum(one["max_tokens"] for one in bodies)
     return Side(label, lambda: stream_all(url, bodies), tokens)
 
 
-def _two(setup: Setup) -> Comparison:
-    """What two replicas do of what one does: one, two, two, one, so that a machine that grows slower is slower for both. Of twice
-    the workload a replica has places for a quarter, so that two are busy nearly to the end, too.
-    """
-    requests = 2 * setup.workload.requests
-    setup = replace(setup, workload=replace(setup.workload, requests=requests))
-    places = max(1, requests // 4)
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    half = -(-setup.runs // 2)
-    for count, runs in ((1, half), (2, half), (2, setup.runs - half), (1, setup.runs - half)):
-        if not runs:
-            continue
-        with ray_server(setup, count, {"max_sequences": places}) as url:
-            side = _side(setup, "", url)
-            stream_all(url, _bodies(setup)[: requests // 2])  # does not count
-            setup.tick()
-            for _ in range(runs):
-                started = time.perf_counter()
-                side.run()
-                rates[count].append(side.tokens / (time.perf_counter() - started))
-                setup.tick()
-    return Comparison("two replicas", "two replicas", "one replica", 1.5, tuple(rates[2]), tuple(rates[1]))
-
-
-def _bodies(setup: Setup) -> list[dict[str, Any]]:
+def bodies_of(setup: Setup) -> list[dict[str, Any]]:
+    """The whole workload, guided, as requests over HTTP."""
     return [body(request) for request in setup.workload.build(_vocabulary(setup), setup.rewards, guided=True)]
 
 
