@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -63,6 +64,14 @@ def _config(limits: dict[str, Any]) -> EngineConfig:
     return EngineConfig(**{**LIMITS, **limits})
 
 
+def _free_port() -> int:
+    """Of those that the kernel gives nobody who asks for any: it is still free when rank 0 listens on it."""
+    while True:
+        port = secrets.randbelow(10_000) + 20_000
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def _read(declared: dict[str, Any]) -> Deployment:
     return read_deployment(declared, "test")
 
@@ -111,8 +120,7 @@ def make_pair(shared_models: dict[str, Any], tmp_path_factory: pytest.TempPathFa
         declared = {**shared_models, "engine": {**LIMITS, **limits}}
         config = tmp_path_factory.mktemp("pair") / "deployment.yaml"
         config.write_text(json.dumps(declared))
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        port = _free_port()
         place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         follower = subprocess.Popen(
             [
