@@ -271,7 +271,7 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket, seat
     import uvicorn
     from fastapi import FastAPI
 
-    from server.api.connection import Connection
+    from server.api.connection import UVICORN
     from server.api.serving import Serving
     from server.app import create_app
     from server.garbage import set_aside
@@ -339,9 +339,7 @@ def _serve(deployment: Deployment, keys: KeyRing, listening: socket.socket, seat
     serving: Serving = app.state.serving
     config = uvicorn.Config(
         app,
-        http=Connection,
-        ws="none",  # otherwise it depends on what is installed who answers an upgrade
-        loop="asyncio",  # and how much is taken from a connection at once: uvloop, which Ray brings, has 250 KiB
+        **UVICORN,
         log_level="warning",
         access_log=False,
         server_header=False,

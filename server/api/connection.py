@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -103,3 +105,13 @@ class Connection(H11Protocol):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+
+UVICORN: Mapping[str, Any] = {
+    "http": Connection,
+    # Otherwise it depends on what is installed who answers an upgrade, and how much is taken from a connection at once: uvloop,
+    # which Ray brings, has 250 KiB.
+    "ws": "none",
+    "loop": "asyncio",
+}
+"""How uvicorn is told to speak, of ``uvicorn.Config``'s arguments."""

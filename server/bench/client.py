@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -52,12 +52,7 @@ async def _stream(client: httpx.AsyncClient, body: Mapping[str, Any], arrival: f
     written = 0
     async with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as response:
         response.raise_for_status()
-        async for line in response.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event = json.loads(line[6:])
-            if "error" in event:
-                raise StreamError(f"{event['error']}")
+        async for event in events(response):
             usage = event.get("usage")
             # A server that counts as it goes may send several tokens in one event; one that does not sends one in each.
             written = usage["completion_tokens"] if usage else written + 1
@@ -65,3 +60,18 @@ async def _stream(client: httpx.AsyncClient, body: Mapping[str, Any], arrival: f
     if len(times) != body["max_tokens"]:
         raise StreamError(f"a stream ended after {len(times)} of {body['max_tokens']} tokens")
     return Timeline(arrival, tuple(times))
+
+
+async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The events of a stream as they come, but for its last word.
+
+    Raises:
+        StreamError: one of them is an error.
+    """
+    async for line in response.aiter_lines():
+        if not line.startswith("data: {"):
+            continue
+        event = json.loads(line[6:])
+        if "error" in event:
+            raise StreamError(f"{event['error']}")
+        yield event

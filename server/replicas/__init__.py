@@ -1,4 +1,5 @@
-"""The app on Ray Serve: several replicas of it behind one address. Needs the extra ``ray``; nothing else imports this.
+"""The app on Ray Serve: several replicas of it behind one address. Needs the extra ``ray``; imported by what deploys it and by
+benchmarks only.
 
 settings.py      how many, with what each
 application.py   the deployments that Serve runs, and how they are wired

@@ -28,7 +28,7 @@ class ServeReplicas:
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
-        # A token takes half the CPU over gRPC as over Ray's object store, but gRPC does not reach a replica that drains.
+        # A token takes less CPU over gRPC than over Ray's object store, but gRPC does not reach a replica that drains.
         self._streaming = handle.options(method_name="stream", stream=True, _by_reference=False)
         self._named = handle.options(method_name="stream", stream=True, _by_reference=True)
 

@@ -8,7 +8,7 @@ from server.replicas.doorway import CALLBACK, VARIABLE
 
 ENVIRONMENT: Mapping[str, str] = {
     VARIABLE: CALLBACK,
-    # Between proxy and gateway a token takes half the CPU as it does through Ray's object store.
+    # Between proxy and gateway a token takes less CPU than through Ray's object store.
     "RAY_SERVE_PROXY_USE_GRPC": "1",
     # The controller does not wait for the requests of a replica that does not answer any more.
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from arm_models.loading import common_fingerprint
 from server.access import KeyEntry, KeyRing, plain_key
-from server.api.connection import Connection
+from server.api.connection import UVICORN
 from server.api.serving import Phase, Serving
 from server.app import create_app
 from server.config import Deployment, MemberSettings, read_deployment
@@ -307,15 +307,7 @@ def live(
     app = create_app(deployment, load=load, keys=KeyRing(deployment, entries), **options)
     prepare(app)
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app,
-        http=Connection,
-        ws="none",
-        loop="asyncio",
-        log_level="error",
-        access_log=False,
-        timeout_graceful_shutdown=2,
-    )
+    config = uvicorn.Config(app, **UVICORN, log_level="error", access_log=False, timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

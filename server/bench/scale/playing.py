@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from server.bench.client import StreamError
+from server.bench.client import StreamError, events
 from server.bench.scale.recording import WEIGHT
 from server.bench.scale.tokens import tokens_of
 from server.simulation.gaps import Gaps
@@ -148,12 +148,7 @@ class _Users:
             if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
                 return []
             response.raise_for_status()
-            async for line in response.aiter_lines():
-                if not line.startswith("data: {"):
-                    continue
-                event = json.loads(line[6:])
-                if "error" in event:
-                    raise StreamError(f"{event['error']}")
+            async for event in events(response):
                 # An event may bring several tokens, where the text of one was not yet whole characters.
                 times += [self._now] * (event["usage"]["completion_tokens"] - len(times))
         if len(times) != wanted:
